@@ -1,0 +1,62 @@
+# What Refract stands on. Each missing library is named with its packages before configuring fails.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+
+set(REFRACT_MISSING "")
+macro(refract_need name found debian fedora conda)
+  if(NOT ${found})
+    string(APPEND REFRACT_MISSING
+      "\n  ${name}: apt install ${debian} | dnf install ${fedora} | conda install -c conda-forge ${conda}")
+  endif()
+endmacro()
+
+find_package(MPI COMPONENTS C)
+refract_need(MPI MPI_C_FOUND "libopenmpi-dev openmpi-bin" openmpi-devel openmpi)
+find_package(OpenMP COMPONENTS C)
+refract_need(OpenMP OpenMP_C_FOUND "libgomp1 (clang: libomp-dev)" "libgomp (clang: libomp-devel)" llvm-openmp)
+# Not oneDNN's own package file: Debian's asks for OpenCL's headers, which nothing here uses.
+find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.h)
+find_library(DNNL_LIBRARY dnnl)
+if(DNNL_INCLUDE_DIR AND DNNL_LIBRARY)
+  set(DNNL_FOUND TRUE)
+  add_library(DNNL::dnnl UNKNOWN IMPORTED)
+  set_target_properties(DNNL::dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY}
+    INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
+endif()
+refract_need(oneDNN DNNL_FOUND libdnnl-dev onednn-devel onednn)
+
+set(HDF5_PREFER_PARALLEL ON)
+find_package(HDF5 COMPONENTS C)
+refract_need("HDF5 with MPI" HDF5_FOUND libhdf5-openmpi-dev hdf5-openmpi-devel "'hdf5=*=mpi_openmpi*'")
+if(HDF5_FOUND AND NOT HDF5_IS_PARALLEL)
+  refract_need("HDF5 built for MPI (the one found is serial)" HDF5_IS_PARALLEL
+    libhdf5-openmpi-dev hdf5-openmpi-devel "'hdf5=*=mpi_openmpi*'")
+endif()
+
+pkg_check_modules(YAML IMPORTED_TARGET yaml-0.1)
+refract_need(libyaml YAML_FOUND libyaml-dev libyaml-devel yaml)
+pkg_check_modules(JANSSON IMPORTED_TARGET jansson)
+refract_need(jansson JANSSON_FOUND libjansson-dev jansson-devel jansson)
+pkg_check_modules(JPEG IMPORTED_TARGET libjpeg)
+refract_need(libjpeg-turbo JPEG_FOUND libjpeg62-turbo-dev libjpeg-turbo-devel libjpeg-turbo)
+pkg_check_modules(PNG IMPORTED_TARGET libpng)
+refract_need(libpng PNG_FOUND libpng-dev libpng-devel libpng)
+pkg_check_modules(WEBP IMPORTED_TARGET libwebp)
+refract_need(libwebp WEBP_FOUND libwebp-dev libwebp-devel libwebp)
+find_path(RANDOM123_INCLUDE_DIR Random123/philox.h)
+refract_need(Random123 RANDOM123_INCLUDE_DIR librandom123-dev random123-devel random123)
+if(REFRACT_TESTS)
+  pkg_check_modules(CMOCKA IMPORTED_TARGET cmocka)
+  refract_need(cmocka CMOCKA_FOUND libcmocka-dev libcmocka-devel cmocka)
+endif()
+
+if(REFRACT_MISSING)
+  message(FATAL_ERROR "Refract needs libraries that were not found:${REFRACT_MISSING}")
+endif()
+
+# The backend seam stands in src/tensor; a CUDA backend plugs in there and does not exist yet.
+if(REFRACT_CUDA STREQUAL "ON")
+  message(FATAL_ERROR "REFRACT_CUDA=ON: this version has no CUDA backend; use AUTO or OFF")
+elseif(NOT REFRACT_CUDA MATCHES "^(AUTO|OFF)$")
+  message(FATAL_ERROR "REFRACT_CUDA=${REFRACT_CUDA}: expected AUTO, ON or OFF")
+endif()
