@@ -1,0 +1,260 @@
+/* io: files of every kind. Readers treat each file as hostile: bounds before use, sizes capped, one
+ * clear message that names the file and the place. Writers are atomic: temp name, flush, fsync,
+ * rename, fsync of the folder; a failure leaves what was there before. All functions are local. */
+#ifndef REFRACT_IO_H
+#define REFRACT_IO_H
+
+#include "refract/base.h"
+
+/* ---- file: whole files, folders, atomic writing --------------------------------------------- */
+
+bool rf_file_exists(const char *path);
+bool rf_file_is_dir(const char *path);
+/* All bytes of `path` and a '\0' behind them; refused above `max_bytes`. Caller frees. */
+rf_status rf_file_read(const char *path, int64_t max_bytes, char **out, int64_t *n_bytes);
+rf_status rf_file_write_atomic(const char *path, const void *bytes, int64_t n_bytes);
+/* mkdir -p. */
+rf_status rf_file_make_dirs(const char *path);
+rf_status rf_path_join(char out[RF_PATH_LEN], const char *folder, const char *name);
+/* Names in `folder` but "." and "..", sorted by strcmp. Caller frees with rf_file_list_free. */
+rf_status rf_file_list(const char *folder, char ***names, int64_t *n_names);
+void rf_file_list_free(char **names, int64_t n_names);
+/* SIZE and whole content hashed (FNV-1a), for run records. */
+rf_status rf_file_hash(const char *path, uint64_t *hash, int64_t *n_bytes);
+
+/* A file under construction. Bytes go to `path`.tmp; `commit` makes it `path`, `abandon` removes
+ * it. */
+typedef struct rf_atomic_file rf_atomic_file;
+rf_status rf_atomic_file_create(const char *path, rf_atomic_file **out);
+rf_status rf_atomic_file_write(rf_atomic_file *f, const void *bytes, int64_t n_bytes);
+const char *rf_atomic_file_temp_path(const rf_atomic_file *f);
+/* Both take `f`. */
+rf_status rf_atomic_file_commit(rf_atomic_file *f);
+void rf_atomic_file_abandon(rf_atomic_file *f); /* NULL is fine */
+/* For libraries that write by name (HDF5): fsync `temp_path`, rename it to `path`, fsync the
+ * folder. */
+rf_status rf_file_commit(const char *temp_path, const char *path);
+
+/* A read-only map of a whole file. */
+typedef struct rf_file_map {
+    const unsigned char *bytes;
+    int64_t n_bytes;
+} rf_file_map;
+rf_status rf_file_map_open(const char *path, rf_file_map *out);
+void rf_file_map_close(rf_file_map *map);
+
+/* A lock on a folder (flock on `folder`/.lock): UNSUPPORTED... IO with the holder's pid and host
+ * when taken. */
+typedef struct rf_folder_lock rf_folder_lock;
+rf_status rf_folder_lock_take(const char *folder, rf_folder_lock **out);
+void rf_folder_lock_release(rf_folder_lock *lock); /* NULL is fine */
+
+/* ---- json (jansson) -------------------------------------------------------------------------- */
+
+typedef struct json_t rf_json; /* a jansson value; functions below borrow it */
+
+/* Errors name the file, line and column. Release with rf_json_free. */
+rf_status rf_json_load(const char *path, rf_json **out);
+rf_status rf_json_parse(const char *text, int64_t n_bytes, const char *name, rf_json **out);
+void rf_json_free(rf_json *root);
+/* Member `key` (dots descend: "vision_config.hidden_size"), or NULL. Borrowed from `object`. */
+const rf_json *rf_json_find(const rf_json *object, const char *key);
+/* Value of `key`; when it is absent or null: `fallback` if given, else NOT_FOUND. A wrong type is
+ * FORMAT. */
+rf_status rf_json_get_i64(const rf_json *object, const char *key, const int64_t *fallback,
+                          int64_t *out);
+rf_status rf_json_get_f64(const rf_json *object, const char *key, const double *fallback,
+                          double *out);
+rf_status rf_json_get_bool(const rf_json *object, const char *key, const bool *fallback, bool *out);
+/* Borrowed from `object`. */
+rf_status rf_json_get_str(const rf_json *object, const char *key, const char *fallback,
+                          const char **out);
+/* Text as a JSON string, quotes included (non-UTF-8 bytes become U+FFFD); a double with 17 digits,
+ * NaN and infinities as null. */
+rf_status rf_json_append_str(rf_str *out, const char *text);
+rf_status rf_json_append_f64(rf_str *out, double value);
+
+/* ---- yaml and settings ------------------------------------------------------------------------
+ */
+
+typedef enum rf_yaml_kind { RF_YAML_SCALAR, RF_YAML_LIST, RF_YAML_MAP } rf_yaml_kind;
+
+/* A node. Lists have `items`; maps have `items` with `keys` beside them. Anchors, aliases, tags and
+ * duplicate keys are refused; depth is capped at 32, a file at 1 MiB. */
+typedef struct rf_yaml {
+    rf_yaml_kind kind;
+    char *text;  /* of a scalar */
+    bool quoted; /* "8" is text, 8 is a number */
+    char **keys;
+    struct rf_yaml **items;
+    int64_t n_items;
+    const char *file;         /* borrowed from the root; "command line" for overrides */
+    int line, column;         /* from 1 */
+    int key_line, key_column; /* of the key before it, in a map; 0 elsewhere */
+} rf_yaml;
+
+rf_status rf_yaml_load(const char *path, rf_yaml **out);
+rf_status rf_yaml_parse(const char *text, int64_t n_bytes, const char *name, rf_yaml **out);
+void rf_yaml_free(rf_yaml *root);
+rf_yaml *rf_yaml_find(const rf_yaml *map, const char *key); /* or NULL; dots do not descend */
+/* Raise SETTING with the place of `node` in front ("run.yaml:4:9: ..."; NULL: no place). */
+rf_status rf_yaml_fail(const rf_yaml *node, const char *fmt, ...) RF_PRINTF(2, 3);
+/* Put `assignment` ("train.lr=1e-3", "coders.0.k=64"; the value is YAML) into `root`, replacing or
+ * adding. */
+rf_status rf_yaml_override(rf_yaml *root, const char *assignment);
+/* A deep copy. */
+rf_status rf_yaml_copy(const rf_yaml *node, rf_yaml **out);
+/* Replace every "{name}" in the scalars below `node` by `value`. */
+rf_status rf_yaml_substitute(rf_yaml *node, const char *name, const char *value);
+
+typedef enum rf_setting_type {
+    RF_SETTING_BOOL,   /* bool */
+    RF_SETTING_I64,    /* int64_t, in [min, max] */
+    RF_SETTING_F64,    /* double, in [min, max] */
+    RF_SETTING_TEXT,   /* char[size] */
+    RF_SETTING_CHOICE, /* int: the index in `choices`, which ends in NULL */
+} rf_setting_type;
+
+/* One row describes a setting once; parser, checks, --help, the printed resolved settings, the copy
+ * in checkpoints and docs/settings.md all come from it. */
+typedef struct rf_setting {
+    const char *key;
+    rf_setting_type type;
+    size_t offset;        /* offsetof in the section's struct */
+    size_t size;          /* of a TEXT field */
+    const char *fallback; /* as it would be written; NULL: must be given */
+    double min, max;
+    const char *const *choices;
+    const char *unit; /* "" or "tokens", "pictures" ... */
+    const char *help; /* one sentence */
+} rf_setting;
+
+typedef struct rf_settings_table {
+    const char *section; /* "train" */
+    const char *help;
+    const rf_setting *rows;
+    int64_t n_rows;
+} rf_settings_table;
+
+/* Fill `out` with the fallbacks (required ones become zero or ""). */
+rf_status rf_settings_defaults(const rf_settings_table *table, void *out);
+/* Read `map` (NULL: nothing given) over what `inout` holds. An unknown key, a wrong type or a value
+ * out of range is SETTING and names file, line, key path (`path` in front), what was expected and
+ * the nearest valid key. `extra_keys` (ends in NULL, may be NULL) are left to the caller.
+ * `given` (may be NULL, [n_rows]) tells which rows were set. */
+rf_status rf_settings_read(const rf_settings_table *table, const rf_yaml *map, const char *path,
+                           const char *const *extra_keys, void *inout, bool *given);
+/* RF_ERR_SETTING when a required key was neither given nor has a fallback. */
+rf_status rf_settings_check_required(const rf_settings_table *table, const bool *given,
+                                     const char *path, const rf_yaml *where);
+/* Text of the value of `row` in `settings`, as YAML (texts quoted where they must be). */
+rf_status rf_settings_format(const rf_setting *row, const void *settings, rf_str *out);
+/* "key: value" lines indented by `indent` spaces. */
+rf_status rf_settings_write_yaml(const rf_settings_table *table, const void *settings, int indent,
+                                 rf_str *out);
+/* The table for --help (plain text) and for docs (Markdown). */
+rf_status rf_settings_write_help(const rf_settings_table *table, bool markdown, rf_str *out);
+
+/* ---- safetensors ------------------------------------------------------------------------------
+ */
+
+typedef enum rf_st_dtype {
+    RF_ST_F64,
+    RF_ST_F32,
+    RF_ST_F16,
+    RF_ST_BF16,
+    RF_ST_I64,
+    RF_ST_I32,
+    RF_ST_I16,
+    RF_ST_I8,
+    RF_ST_U8,
+    RF_ST_BOOL
+} rf_st_dtype;
+
+enum { RF_ST_MAX_DIMS = 8 };
+
+typedef struct rf_st_tensor {
+    const char *name;
+    rf_st_dtype dtype;
+    int n_dims;
+    int64_t shape[RF_ST_MAX_DIMS];
+    int64_t n_elems;
+    const unsigned char
+        *bytes; /* little-endian, row-major, not necessarily aligned; borrowed from the file */
+    int64_t n_bytes;
+} rf_st_tensor;
+
+/* One file, or every shard of an index (*.safetensors.index.json), mapped read-only. */
+typedef struct rf_st_file rf_st_file;
+rf_status rf_st_open(const char *path, rf_st_file **out);
+void rf_st_close(rf_st_file *f); /* NULL is fine */
+int64_t rf_st_n_tensors(const rf_st_file *f);
+const rf_st_tensor *rf_st_at(const rf_st_file *f, int64_t idx); /* by name in order; or NULL */
+const rf_st_tensor *rf_st_find(const rf_st_file *f, const char *name); /* or NULL */
+const char *rf_st_metadata(const rf_st_file *f, const char *key);      /* or NULL */
+/* All elements as fp32 (F64, F32, F16, BF16 and integers), `out` [n_elems]. */
+rf_status rf_st_read_f32(const rf_st_tensor *t, float *out);
+
+/* Tensors to be written, bytes borrowed until the call returns (`n_bytes` must be what dtype and
+ * shape say, `n_elems` is not looked at); `metadata` is pairs key, value, ...
+ * of `n_metadata` pairs. */
+rf_status rf_st_write(const char *path, const rf_st_tensor *tensors, int64_t n_tensors,
+                      const char *const *metadata, int64_t n_metadata);
+
+/* ---- hdf5: flat files of named arrays, one writer ----------------------------------------------
+ */
+
+typedef enum rf_h5_type { RF_H5_F32, RF_H5_F64, RF_H5_I32, RF_H5_I64, RF_H5_U8 } rf_h5_type;
+typedef struct rf_h5_file rf_h5_file;
+/* Writes `path`.tmp; rf_h5_commit closes it and makes it `path` (takes f also when it fails). */
+rf_status rf_h5_create(const char *path, rf_h5_file **out);
+rf_status rf_h5_open(const char *path, rf_h5_file **out);
+rf_status rf_h5_commit(rf_h5_file *f);
+void rf_h5_close(rf_h5_file *f); /* NULL is fine; a file under construction is removed */
+/* Dataset `name` ("a/b" makes group a) of `shape`; checksummed (Fletcher32) where it has elements.
+ */
+rf_status rf_h5_write(rf_h5_file *f, const char *name, rf_h5_type type, int n_dims,
+                      const int64_t *shape, const void *data);
+/* Type and shape must be as said (FORMAT otherwise; the text names file and dataset). */
+rf_status rf_h5_read(const rf_h5_file *f, const char *name, rf_h5_type type, int n_dims,
+                     const int64_t *shape, void *data);
+rf_status rf_h5_shape(const rf_h5_file *f, const char *name, int max_dims, int *n_dims,
+                      int64_t *shape);
+bool rf_h5_has(const rf_h5_file *f, const char *name);
+/* Text stored as bytes. Read: caller frees. */
+rf_status rf_h5_write_text(rf_h5_file *f, const char *name, const char *text);
+rf_status rf_h5_read_text(const rf_h5_file *f, const char *name, char **out);
+
+/* ---- picture: JPEG, PNG, WebP to RGB ------------------------------------------------------------
+ */
+
+typedef struct rf_picture {
+    int64_t height, width;
+    uint8_t *rgb; /* [height, width, 3]; caller frees with rf_free */
+} rf_picture;
+
+/* Decode as Pillow's Image.open(...).convert("RGB") does: grey, palette, alpha (dropped, not
+ * blended), 16 bit, CMYK and YCCK (Adobe's inverted ones too). No EXIF rotation, as Pillow. Refuses
+ * above 2^28 pixels, or 2^17 on a side. Errors: FORMAT (not a picture, damaged, truncated; the text
+ * begins with `name`), UNSUPPORTED (too large, animated WebP), NO_MEMORY. */
+rf_status rf_picture_decode(const void *bytes, int64_t n_bytes, const char *name, rf_picture *out);
+rf_status rf_picture_load(const char *path, rf_picture *out);
+void rf_picture_fini(rf_picture *p);
+/* For demos and tests: 8-bit RGB PNG. */
+rf_status rf_picture_write_png(const char *path, const rf_picture *p);
+/* By name: .jpg .jpeg .png .webp in any case. */
+bool rf_picture_is_name(const char *name);
+
+/* ---- tensorboard events -------------------------------------------------------------------------
+ */
+
+typedef struct rf_tfevents rf_tfevents;
+/* Append-only file `folder`/events.out.tfevents.<time>.<tag>; each record is whole or absent after
+ * a crash. */
+rf_status rf_tfevents_open(const char *folder, const char *tag, rf_tfevents **out);
+rf_status rf_tfevents_scalar(rf_tfevents *t, int64_t step, double wall_time, const char *name,
+                             double value);
+rf_status rf_tfevents_flush(rf_tfevents *t);
+void rf_tfevents_close(rf_tfevents *t); /* NULL is fine */
+
+#endif
