@@ -1,0 +1,395 @@
+/* tensor: dtypes, views, and the seam between Refract and a device. One struct of functions per
+ * backend (rf_backend_ops); nothing above this layer knows which it has. Callers use the rf_*
+ * functions below, which check shapes once for all backends and then dispatch.
+ *
+ * Operations are asynchronous on their stream; an error may surface at the next
+ * rf_stream_synchronise with the operation's name. (The CPU backend, the reference, finishes each
+ * before it returns.) Pointers inside views and argument structs are device memory of the stream's
+ * backend unless they say "host". Bits: an operation gives the same bits for any number of threads;
+ * docs/numbers.md says more. */
+#ifndef REFRACT_TENSOR_H
+#define REFRACT_TENSOR_H
+
+#include "refract/base.h"
+#include "refract/comm.h"
+
+/* ---- views -------------------------------------------------------------------------------------
+ */
+
+typedef enum rf_dtype { RF_F32, RF_F16, RF_BF16, RF_I32, RF_I64, RF_U8 } rf_dtype;
+size_t rf_dtype_bytes(rf_dtype dtype);
+
+enum { RF_MAX_DIMS = 5 };
+
+/* A window on device memory; owns nothing. Strides count elements. data = NULL: absent. */
+typedef struct rf_view {
+    void *data;
+    rf_dtype dtype;
+    int n_dims;
+    int64_t shape[RF_MAX_DIMS], stride[RF_MAX_DIMS];
+} rf_view;
+
+/* Contiguous (row-major) fp32 views. */
+rf_view rf_view_1d(void *data, int64_t n);
+rf_view rf_view_2d(void *data, int64_t n_rows, int64_t n_cols);
+rf_view rf_view_nd(void *data, rf_dtype dtype, int n_dims, const int64_t *shape);
+/* Rows first .. first + n - 1 along dimension 0. */
+rf_view rf_view_rows(rf_view v, int64_t first, int64_t n);
+int64_t rf_view_n_elems(const rf_view *v);
+bool rf_view_is_contiguous(const rf_view *v);
+
+/* ---- backend, memory, order ---------------------------------------------------------------------
+ */
+
+typedef struct rf_backend rf_backend;
+typedef struct rf_stream rf_stream;
+typedef struct rf_event rf_event;
+
+typedef enum rf_memory { RF_MEMORY_DEVICE, RF_MEMORY_PINNED } rf_memory;
+
+/* The CPU backend. `n_threads` 0: what OpenMP says. Only training `device: cpu` exists in this
+ * version. */
+rf_status rf_backend_cpu_create(int n_threads, rf_backend **out);
+void rf_backend_destroy(rf_backend *be); /* NULL is fine */
+const char *rf_backend_name(const rf_backend *be);
+/* What could explain other bits on another machine: instruction set, library versions. */
+const char *rf_backend_describe(const rf_backend *be);
+
+/* Zeroed memory, 64-byte aligned. */
+rf_status rf_memory_alloc(rf_backend *be, rf_memory kind, size_t n_bytes, void **out);
+void rf_memory_free(rf_backend *be, rf_memory kind, void *p); /* NULL is fine */
+
+rf_status rf_stream_create(rf_backend *be, rf_stream **out);
+void rf_stream_destroy(rf_stream *s); /* NULL is fine */
+rf_backend *rf_stream_backend(const rf_stream *s);
+rf_status rf_stream_synchronise(rf_stream *s);
+rf_status rf_event_create(rf_backend *be, rf_event **out);
+void rf_event_destroy(rf_event *e);
+rf_status rf_event_record(rf_event *e, rf_stream *s);
+rf_status rf_event_wait(rf_event *e, rf_stream *s); /* work queued on `s` from now on waits */
+
+rf_status rf_copy_in(rf_stream *s, void *dst, const void *host_src, size_t n_bytes);
+rf_status rf_copy_out(rf_stream *s, void *host_dst, const void *src, size_t n_bytes);
+rf_status rf_copy_within(rf_stream *s, void *dst, const void *src, size_t n_bytes);
+rf_status rf_fill_bytes(rf_stream *s, void *dst, int value, size_t n_bytes);
+
+/* ---- dense operations
+ * ---------------------------------------------------------------------------- */
+
+typedef enum rf_act {
+    RF_ACT_NONE,
+    RF_ACT_RELU,
+    RF_ACT_GELU,
+    RF_ACT_QUICK_GELU,
+    RF_ACT_GELU_TANH,
+    RF_ACT_SILU
+} rf_act;
+typedef enum rf_trans { RF_NO_TRANS, RF_TRANS } rf_trans;
+
+/* c [M, N] = act(alpha * op(a) [M, K] . op(b) [K, N] + beta * c + bias [N]). Rows of a, b, c are
+ * contiguous (stride[1] == 1); trans means the view holds the transpose. bias may be absent; beta
+ * is 0 or 1. */
+typedef struct rf_matmul_args {
+    rf_view a, b, c, bias;
+    rf_trans trans_a, trans_b;
+    float alpha, beta;
+    rf_act act;
+} rf_matmul_args;
+rf_status rf_matmul(rf_stream *s, const rf_matmul_args *args);
+
+/* y = (x - mean) / sqrt(var + eps) * weight + bias over rows of x [n, d]; var over d. weight, bias,
+ * scale may be absent; scale [n] gets sqrt(var + eps). Where divisor [n] is given it is divided by
+ * instead. y may be absent (the scale alone) or x. */
+typedef struct rf_layer_norm_args {
+    rf_view x, weight, bias, y, scale, divisor;
+    float eps;
+} rf_layer_norm_args;
+rf_status rf_layer_norm(rf_stream *s, const rf_layer_norm_args *args);
+
+/* softmax(scale * q.k) . v for each picture and head. q, k, v, z [B, T, H, dh], any strides with
+ * stride[3] == 1. pattern [B, H, T, T] (query x key, contiguous) may be absent. The same bits
+ * whether it is asked for or not, and by its three parts: scores, softmax of their rows, mix. */
+typedef struct rf_attention_args {
+    rf_view q, k, v, z, pattern;
+    float scale;
+} rf_attention_args;
+rf_status rf_attention(rf_stream *s, const rf_attention_args *args);
+/* pattern = scale * q.k, before the softmax; v and z are not used. */
+rf_status rf_attention_scores(rf_stream *s, const rf_attention_args *args);
+/* z from pattern and v; q and k are not used. */
+rf_status rf_attention_mix(rf_stream *s, const rf_attention_args *args);
+/* Rows of x [n, d], each replaced by its softmax. */
+rf_status rf_softmax_rows(rf_stream *s, const rf_view *x);
+
+/* y = act(x), in place allowed. */
+rf_status rf_activation(rf_stream *s, rf_act act, const rf_view *x, const rf_view *y);
+
+/* y = x + r * scale, rows [n, d]; scale [d] may be absent (1), and x (0); y may be x or r. */
+typedef struct rf_add_args {
+    rf_view x, r, scale, y;
+} rf_add_args;
+rf_status rf_add(rf_stream *s, const rf_add_args *args);
+
+/* rows [B * n_patches, C * P * P] from images [B, C, H, W] (stride[3] == 1): patches row by row,
+ * inside one (c, y, x). A border that does not fill a patch is left out, as a convolution of stride
+ * P does. */
+typedef struct rf_patch_rows_args {
+    rf_view images, rows;
+    int64_t patch;
+} rf_patch_rows_args;
+rf_status rf_patch_rows(rf_stream *s, const rf_patch_rows_args *args);
+
+/* out [B, n_prefix + N, d]: first the prefix rows (the same for each picture; may be absent), then
+ * patches [B * N, d] + position [N, d] (may be absent). */
+typedef struct rf_embed_tokens_args {
+    rf_view patches, position, prefix, out;
+} rf_embed_tokens_args;
+rf_status rf_embed_tokens(rf_stream *s, const rf_embed_tokens_args *args);
+
+/* dst [m, d] = rows of src [n, d] named by index [m] (I64, each in 0..n-1). */
+rf_status rf_gather_rows(rf_stream *s, const rf_view *src, const rf_view *index,
+                         const rf_view *dst);
+
+/* ---- coder operations
+ * ------------------------------------------------------------------------------ */
+
+/* Codes as compressed rows. Entries of row b are row_start[b] .. row_start[b+1]-1, latents rising.
+ * All arrays are device memory; `capacity` entries fit. */
+typedef struct rf_codes {
+    int64_t n_rows, capacity;
+    int64_t *row_start; /* [n_rows + 1] */
+    int32_t *latent;    /* [capacity] */
+    float *value;       /* [capacity], > 0 */
+    float *d_value;     /* [capacity], dL/dvalue */
+} rf_codes;
+
+typedef enum rf_select_rule {
+    RF_SELECT_TOPK, /* the k largest > 0; ties: the smaller latent. Values by the canonical dot */
+    RF_SELECT_POSITIVE, /* all > 0 (ReLU); values of the product */
+} rf_select_rule;
+
+/* One list that an encode fills. Each row has room for codes->capacity / n_rows entries (a TOPK
+ * list must have room for k, or F if that is less); a row that needs more keeps none, and
+ * `overflow` (device, one int64; may be NULL for TOPK) is set to the number of such rows. */
+typedef struct rf_select_list {
+    rf_select_rule rule;
+    int64_t k;               /* of TOPK */
+    const uint8_t *eligible; /* [F], 1: may be selected; NULL: all */
+    rf_codes *codes;
+    int64_t *overflow;
+} rf_select_list;
+
+enum { RF_MAX_LISTS = 4 };
+
+/* pre = x [B, D] . w_enc [F, D]^T + b_enc [F], by tiles of tokens x latents, never whole. Products
+ * nominate (with a rigorous bound of their error); for TOPK values and ties are those of the
+ * canonical dot: rf_dot(x_b, w_i) + b_i in one rounding each. Rows with row_valid[b] == 0 get no
+ * entries. Nor do rows that could overflow or are not finite (|x_b| max|w_i| + max|b_i| not below
+ * FLT_MAX / 4): `n_refused` gets their number. */
+typedef struct rf_encode_args {
+    rf_view x, w_enc, b_enc;
+    const uint8_t *row_valid; /* [B] or NULL */
+    int n_lists;
+    rf_select_list lists[RF_MAX_LISTS];
+    int64_t *n_refused; /* device, one int64, or NULL */
+    double *seconds;    /* host [2] or NULL: += time in products, in selection (mean of threads) */
+} rf_encode_args;
+rf_status rf_encode(rf_stream *s, const rf_encode_args *args);
+
+/* The canonical dot of host floats (design: 32 lanes of FMA, then halves): the reference for all
+ * others. */
+float rf_dot(const float *a, const float *b, int64_t n);
+
+/* out [B, D] = bias [D] (may be absent) + sum of value * w_dec[latent], entries in order, by FMA.
+ */
+typedef struct rf_decode_args {
+    const rf_codes *codes;
+    rf_view w_dec, bias, out;
+} rf_decode_args;
+rf_status rf_decode(rf_stream *s, const rf_decode_args *args);
+
+/* row_sum [B] = sum of each row's values, entries in order. */
+rf_status rf_codes_row_sum(rf_stream *s, const rf_codes *codes, const rf_view *row_sum);
+
+/* d_value = rf_dot(w_dec[latent], g_b) + penalty for each entry. */
+typedef struct rf_d_value_args {
+    rf_codes *codes;
+    rf_view w_dec, g;
+    float penalty;
+} rf_d_value_args;
+rf_status rf_d_value(rf_stream *s, const rf_d_value_args *args);
+
+/* g = scale * (x_hat - x) and row_loss[b] = |x_hat - x|^2 (canonical dot); rows that are not valid
+ * get 0. g may be x or x_hat; g and row_loss may each be absent; x_hat [1, D] serves every row. */
+typedef struct rf_residual_args {
+    rf_view x, x_hat, g, row_loss;
+    const uint8_t *row_valid;
+    float scale;
+} rf_residual_args;
+rf_status rf_residual(rf_stream *s, const rf_residual_args *args);
+
+/* Entries by latent, tokens rising: entry[latent_start[i] .. latent_start[i+1]-1] are positions in
+ * the codes. */
+typedef struct rf_latent_index {
+    int64_t n_latents, capacity;
+    int64_t *latent_start; /* [F + 1] */
+    int32_t *entry;        /* [capacity] position in codes */
+    int32_t *row;          /* [capacity] row of that entry */
+} rf_latent_index;
+rf_status rf_index_by_latent(rf_stream *s, const rf_codes *codes, rf_latent_index *index);
+
+/* For each latent i, over the lists in order and their entries in token order, by FMA from +0:
+ * d_w_dec[i] = sum value * g_row; d_w_enc[i] = sum d_value * x_row; d_b_enc[i] = sum d_value.
+ * touched[i] = the latent has an entry. The others' gradients are zero: d_b_enc says so, and their
+ * rows of d_w_enc and d_w_dec are left as they were (rf_adam_args reads `touched`). */
+typedef struct rf_by_latent_args {
+    int n_lists;
+    const rf_codes *codes[RF_MAX_LISTS];
+    const rf_latent_index *index[RF_MAX_LISTS];
+    rf_view g[RF_MAX_LISTS]; /* [B, D_out] */
+    rf_view x;               /* [B, D_in] */
+    rf_view d_w_enc, d_b_enc, d_w_dec;
+    uint8_t *touched; /* [F] */
+    double *squares;  /* device, one double: sum of squares of the three gradients, canonical dots
+                       * of rows, latents in order as doubles */
+} rf_by_latent_args;
+rf_status rf_accumulate_by_latent(rf_stream *s, const rf_by_latent_args *args);
+
+/* out [d] = alpha * sum over rows b of weight[b] * x[b] (weight absent: 1), in fixed blocks
+ * combined in order; beta 0 or 1. */
+typedef struct rf_row_sum_args {
+    rf_view x, weight, out;
+    float alpha, beta;
+} rf_row_sum_args;
+rf_status rf_row_sum(rf_stream *s, const rf_row_sum_args *args);
+
+/* out (device, one double) = sum of squares of x [n, d]: canonical dot of each row, rows added in
+ * order as doubles; beta 0 or 1. */
+rf_status rf_sum_squares(rf_stream *s, const rf_view *x, double *out, double beta);
+
+typedef enum rf_row_rule {
+    RF_ROW_FREE,      /* nothing */
+    RF_ROW_UNIT_NORM, /* gradient component along the row removed before, row renormalised after */
+} rf_row_rule;
+
+/* Adam (Kingma & Ba 2015), one pass a row: g *= *grad_scale (device); project; moments; step;
+ * renormalise. w -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps). */
+typedef struct rf_adam_args {
+    rf_view w, g, m, v;     /* [n, d] */
+    const uint8_t *touched; /* [n] or NULL; 0: the row's gradient is zero, g is not read */
+    rf_row_rule rule;
+    const float *grad_scale; /* device, or NULL for 1 */
+    double lr, beta1, beta2, eps, weight_decay;
+    int64_t t; /* from 1 */
+} rf_adam_args;
+rf_status rf_adam_rows(rf_stream *s, const rf_adam_args *args);
+/* Rows of w [n, d] to norm 1 (canonical); rows of norm 0 stay. */
+rf_status rf_normalise_rows(rf_stream *s, const rf_view *w);
+
+/* since_fired[i] (I64 [F], tokens) = 0 where latent i fired, else += n_tokens; n_fired (device, one
+ * int64) = how many fired. Fired: has an entry in `index` (n_active absent), or n_active[i] > 0. */
+typedef struct rf_track_fired_args {
+    const rf_latent_index *index;
+    rf_view n_active, since_fired;
+    int64_t n_tokens;
+    int64_t *n_fired;
+} rf_track_fired_args;
+rf_status rf_track_fired(rf_stream *s, const rf_track_fired_args *args);
+/* dead[i] = since_fired[i] >= limit; n_dead (device, one int64) = how many are. */
+rf_status rf_mark_dead(rf_stream *s, const rf_view *since_fired, int64_t limit, uint8_t *dead,
+                       int64_t *n_dead);
+
+/* Dense path, on one micro-batch: z [n, F] holds relu(pre); n_active[i] (I64 [F]) += count of z > 0
+ * of valid rows; row_sum[b] = sum of z[b] in fixed order; rows that are not valid are zeroed first.
+ */
+typedef struct rf_dense_codes_args {
+    rf_view z, row_sum, n_active, row_active; /* row_active I64 [n] */
+    const uint8_t *row_valid;
+} rf_dense_codes_args;
+rf_status rf_dense_codes(rf_stream *s, const rf_dense_codes_args *args);
+/* d_z = z > 0 ? d_z + penalty : 0, in place over d_z [n, F_tile]. */
+rf_status rf_dense_mask(rf_stream *s, const rf_view *z, const rf_view *d_z, float penalty);
+
+/* ---- ranks: device buffers over a communicator
+ * ---------------------------------------------------- */
+
+/* As rf_comm_allgatherv, rf_comm_alltoallv and rf_comm_sum_f32, for device memory. Collective over
+ * `comm`. */
+rf_status rf_all_gather(rf_stream *s, const rf_comm *comm, const void *send, void *recv,
+                        const int64_t *recv_bytes);
+rf_status rf_all_to_all(rf_stream *s, const rf_comm *comm, const void *send,
+                        const int64_t *send_bytes, void *recv, const int64_t *recv_bytes);
+rf_status rf_all_sum_f32(rf_stream *s, const rf_comm *comm, float *data, int64_t n);
+rf_status rf_all_sum_i64(rf_stream *s, const rf_comm *comm, int64_t *data, int64_t n);
+
+/* ---- the interface that a backend fills
+ * ------------------------------------------------------------ */
+
+typedef struct rf_backend_ops {
+    const char *name;
+    void (*destroy)(rf_backend *be);
+    rf_status (*alloc)(rf_backend *be, rf_memory kind, size_t n_bytes, void **out);
+    void (*free)(rf_backend *be, rf_memory kind, void *p);
+    rf_status (*stream_create)(rf_backend *be, rf_stream **out);
+    void (*stream_destroy)(rf_stream *s);
+    rf_status (*stream_synchronise)(rf_stream *s);
+    rf_status (*event_create)(rf_backend *be, rf_event **out);
+    void (*event_destroy)(rf_event *e);
+    rf_status (*event_record)(rf_event *e, rf_stream *s);
+    rf_status (*event_wait)(rf_event *e, rf_stream *s);
+    rf_status (*copy_in)(rf_stream *s, void *dst, const void *src, size_t n_bytes);
+    rf_status (*copy_out)(rf_stream *s, void *dst, const void *src, size_t n_bytes);
+    rf_status (*copy_within)(rf_stream *s, void *dst, const void *src, size_t n_bytes);
+    rf_status (*fill_bytes)(rf_stream *s, void *dst, int value, size_t n_bytes);
+
+    rf_status (*matmul)(rf_stream *s, const rf_matmul_args *args);
+    rf_status (*layer_norm)(rf_stream *s, const rf_layer_norm_args *args);
+    rf_status (*attention)(rf_stream *s, const rf_attention_args *args);
+    rf_status (*attention_scores)(rf_stream *s, const rf_attention_args *args);
+    rf_status (*attention_mix)(rf_stream *s, const rf_attention_args *args);
+    rf_status (*softmax_rows)(rf_stream *s, const rf_view *x);
+    rf_status (*activation)(rf_stream *s, rf_act act, const rf_view *x, const rf_view *y);
+    rf_status (*add)(rf_stream *s, const rf_add_args *args);
+    rf_status (*patch_rows)(rf_stream *s, const rf_patch_rows_args *args);
+    rf_status (*embed_tokens)(rf_stream *s, const rf_embed_tokens_args *args);
+    rf_status (*gather_rows)(rf_stream *s, const rf_view *src, const rf_view *index,
+                             const rf_view *dst);
+
+    rf_status (*encode)(rf_stream *s, const rf_encode_args *args);
+    rf_status (*decode)(rf_stream *s, const rf_decode_args *args);
+    rf_status (*codes_row_sum)(rf_stream *s, const rf_codes *codes, const rf_view *row_sum);
+    rf_status (*d_value)(rf_stream *s, const rf_d_value_args *args);
+    rf_status (*residual)(rf_stream *s, const rf_residual_args *args);
+    rf_status (*index_by_latent)(rf_stream *s, const rf_codes *codes, rf_latent_index *index);
+    rf_status (*accumulate_by_latent)(rf_stream *s, const rf_by_latent_args *args);
+    rf_status (*row_sum)(rf_stream *s, const rf_row_sum_args *args);
+    rf_status (*sum_squares)(rf_stream *s, const rf_view *x, double *out, double beta);
+    rf_status (*adam_rows)(rf_stream *s, const rf_adam_args *args);
+    rf_status (*normalise_rows)(rf_stream *s, const rf_view *w);
+    rf_status (*track_fired)(rf_stream *s, const rf_track_fired_args *args);
+    rf_status (*mark_dead)(rf_stream *s, const rf_view *since_fired, int64_t limit, uint8_t *dead,
+                           int64_t *n_dead);
+    rf_status (*dense_codes)(rf_stream *s, const rf_dense_codes_args *args);
+    rf_status (*dense_mask)(rf_stream *s, const rf_view *z, const rf_view *d_z, float penalty);
+
+    rf_status (*all_gather)(rf_stream *s, const rf_comm *comm, const void *send, void *recv,
+                            const int64_t *recv_bytes);
+    rf_status (*all_to_all)(rf_stream *s, const rf_comm *comm, const void *send,
+                            const int64_t *send_bytes, void *recv, const int64_t *recv_bytes);
+    rf_status (*all_sum_f32)(rf_stream *s, const rf_comm *comm, float *data, int64_t n);
+    rf_status (*all_sum_i64)(rf_stream *s, const rf_comm *comm, int64_t *data, int64_t n);
+} rf_backend_ops;
+
+/* What every backend, stream and event begins with; a backend embeds them. */
+struct rf_backend {
+    const rf_backend_ops *ops;
+    char description[256];
+};
+struct rf_stream {
+    rf_backend *backend;
+};
+struct rf_event {
+    rf_backend *backend;
+};
+
+#endif

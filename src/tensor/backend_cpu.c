@@ -1,0 +1,234 @@
+/* The CPU backend: memory, order, ranks, and the table of its operations. Every operation is
+ * finished when it returns, so that order needs nothing. */
+#include "tensor_impl.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+
+int rf_cpu_n_threads(const rf_stream *s)
+{
+    return ((const rf_cpu_stream *)s)->n_threads;
+}
+
+int rf_cpu_thread(void)
+{
+    return omp_get_thread_num();
+}
+
+rf_status rf_cpu_scratch(rf_stream *s, size_t n_bytes, void **out)
+{
+    rf_cpu_stream *cpu = (rf_cpu_stream *)s;
+    if (n_bytes > cpu->scratch_bytes || cpu->scratch == NULL) {
+        rf_free(cpu->scratch); /* contents are nobody's: never hold the old and the new one */
+        cpu->scratch_bytes = 0;
+        cpu->scratch = n_bytes <= INT64_MAX ? rf_calloc((int64_t)n_bytes, 1) : NULL;
+        if (cpu->scratch == NULL) {
+            return rf_error_raise(RF_ERR_NO_MEMORY, __FILE__, __LINE__,
+                                  "cannot allocate %zu bytes of scratch memory", n_bytes);
+        }
+        cpu->scratch_bytes = n_bytes;
+    }
+    *out = cpu->scratch;
+    return RF_OK;
+}
+
+static void cpu_destroy(rf_backend *be)
+{
+    rf_free(be);
+}
+
+static rf_status cpu_alloc(rf_backend *be, rf_memory kind, size_t n_bytes, void **out)
+{
+    (void)be;
+    (void)kind; /* all of a host's memory is reachable at once */
+    *out = n_bytes <= INT64_MAX ? rf_calloc((int64_t)n_bytes, 1) : NULL;
+    if (*out == NULL) {
+        return rf_error_raise(RF_ERR_NO_MEMORY, __FILE__, __LINE__, "cannot allocate %zu bytes",
+                              n_bytes);
+    }
+    return RF_OK;
+}
+
+static void cpu_free(rf_backend *be, rf_memory kind, void *p)
+{
+    (void)be;
+    (void)kind;
+    rf_free(p);
+}
+
+static rf_status cpu_stream_create(rf_backend *be, rf_stream **out)
+{
+    rf_status status = RF_OK;
+    rf_cpu_stream *s = NULL;
+    RF_ALLOC(s, 1);
+    s->base.backend = be;
+    s->n_threads = ((rf_cpu_backend *)be)->n_threads;
+    *out = &s->base;
+fail:
+    return status;
+}
+
+static void cpu_stream_destroy(rf_stream *s)
+{
+    rf_free(((rf_cpu_stream *)s)->scratch);
+    rf_free(s);
+}
+
+static rf_status cpu_stream_synchronise(rf_stream *s)
+{
+    (void)s;
+    return RF_OK;
+}
+
+static rf_status cpu_event_create(rf_backend *be, rf_event **out)
+{
+    rf_status status = RF_OK;
+    rf_event *e = NULL;
+    RF_ALLOC(e, 1);
+    e->backend = be;
+    *out = e;
+fail:
+    return status;
+}
+
+static void cpu_event_destroy(rf_event *e)
+{
+    rf_free(e);
+}
+
+static rf_status cpu_event_nothing(rf_event *e, rf_stream *s)
+{
+    (void)e;
+    (void)s;
+    return RF_OK;
+}
+
+static rf_status cpu_copy(rf_stream *s, void *dst, const void *src, size_t n_bytes)
+{
+    (void)s;
+    if (n_bytes > 0) {
+        memmove(dst, src, n_bytes);
+    }
+    return RF_OK;
+}
+
+static rf_status cpu_fill_bytes(rf_stream *s, void *dst, int value, size_t n_bytes)
+{
+    (void)s;
+    if (n_bytes > 0) {
+        memset(dst, value, n_bytes);
+    }
+    return RF_OK;
+}
+
+static rf_status cpu_all_gather(rf_stream *s, const rf_comm *comm, const void *send, void *recv,
+                                const int64_t *recv_bytes)
+{
+    (void)s;
+    return rf_comm_allgatherv(comm, send, recv, recv_bytes);
+}
+
+static rf_status cpu_all_to_all(rf_stream *s, const rf_comm *comm, const void *send,
+                                const int64_t *send_bytes, void *recv, const int64_t *recv_bytes)
+{
+    (void)s;
+    return rf_comm_alltoallv(comm, send, send_bytes, recv, recv_bytes);
+}
+
+static rf_status cpu_all_sum_f32(rf_stream *s, const rf_comm *comm, float *data, int64_t n)
+{
+    (void)s;
+    return rf_comm_sum_f32(comm, data, n);
+}
+
+static rf_status cpu_all_sum_i64(rf_stream *s, const rf_comm *comm, int64_t *data, int64_t n)
+{
+    (void)s;
+    return rf_comm_sum_i64(comm, data, n);
+}
+
+static const rf_backend_ops cpu_ops = {
+    .name = "cpu",
+    .destroy = cpu_destroy,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .stream_create = cpu_stream_create,
+    .stream_destroy = cpu_stream_destroy,
+    .stream_synchronise = cpu_stream_synchronise,
+    .event_create = cpu_event_create,
+    .event_destroy = cpu_event_destroy,
+    .event_record = cpu_event_nothing,
+    .event_wait = cpu_event_nothing,
+    .copy_in = cpu_copy,
+    .copy_out = cpu_copy,
+    .copy_within = cpu_copy,
+    .fill_bytes = cpu_fill_bytes,
+
+    .matmul = rf_cpu_matmul,
+    .layer_norm = rf_cpu_layer_norm,
+    .attention = rf_cpu_attention,
+    .attention_scores = rf_cpu_attention_scores,
+    .attention_mix = rf_cpu_attention_mix,
+    .softmax_rows = rf_cpu_softmax_rows,
+    .activation = rf_cpu_activation,
+    .add = rf_cpu_add,
+    .patch_rows = rf_cpu_patch_rows,
+    .embed_tokens = rf_cpu_embed_tokens,
+    .gather_rows = rf_cpu_gather_rows,
+
+    .encode = rf_cpu_encode,
+    .decode = rf_cpu_decode,
+    .codes_row_sum = rf_cpu_codes_row_sum,
+    .d_value = rf_cpu_d_value,
+    .residual = rf_cpu_residual,
+    .index_by_latent = rf_cpu_index_by_latent,
+    .accumulate_by_latent = rf_cpu_accumulate_by_latent,
+    .row_sum = rf_cpu_row_sum,
+    .sum_squares = rf_cpu_sum_squares,
+    .adam_rows = rf_cpu_adam_rows,
+    .normalise_rows = rf_cpu_normalise_rows,
+    .track_fired = rf_cpu_track_fired,
+    .mark_dead = rf_cpu_mark_dead,
+    .dense_codes = rf_cpu_dense_codes,
+    .dense_mask = rf_cpu_dense_mask,
+
+    .all_gather = cpu_all_gather,
+    .all_to_all = cpu_all_to_all,
+    .all_sum_f32 = cpu_all_sum_f32,
+    .all_sum_i64 = cpu_all_sum_i64,
+};
+
+/* The widest instructions that a library may have dispatched to. */
+static const char *instruction_set(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f")) {
+        return "x86-64 avx512";
+    }
+    return __builtin_cpu_supports("avx2") ? "x86-64 avx2" : "x86-64";
+#else
+    return "generic";
+#endif
+}
+
+rf_status rf_backend_cpu_create(int n_threads, rf_backend **out)
+{
+    rf_status status = RF_OK;
+    rf_cpu_backend *be = NULL;
+    char gemm[64];
+
+    RF_REQUIRE(n_threads >= 0 && n_threads <= 4096, "n_threads=%d, expected 0 to 4096", n_threads);
+    RF_ALLOC(be, 1);
+    be->base.ops = &cpu_ops;
+    be->n_threads = n_threads > 0 ? n_threads : omp_get_max_threads();
+    rf_cpu_gemm_describe(gemm, sizeof gemm);
+    RF_TRY(rf_format(be->base.description, sizeof be->base.description, "cpu, %s, %s",
+                     instruction_set(), gemm));
+    *out = &be->base;
+    be = NULL;
+fail:
+    rf_free(be);
+    return status;
+}

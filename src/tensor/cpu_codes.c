@@ -1,0 +1,115 @@
+/* Codes by token: decode, gradient of values, sums; and codes turned round, by latent. */
+#include "coder_ops_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+rf_status rf_cpu_decode(rf_stream *s, const rf_decode_args *args)
+{
+    const rf_codes *codes = args->codes;
+    int64_t d = args->out.shape[1];
+#pragma omp parallel for schedule(dynamic, 16) num_threads(rf_cpu_n_threads(s))
+    for (int64_t b = 0; b < codes->n_rows; b++) {
+        float *out = rf_row_mut(&args->out, b);
+        int64_t first = codes->row_start[b];
+        if (args->bias.data != NULL) {
+            memcpy(out, args->bias.data, sizeof(float) * (size_t)d);
+        } else {
+            memset(out, 0, sizeof(float) * (size_t)d);
+        }
+        rf_cpu_add_rows(out, d, args->w_dec.data, args->w_dec.stride[0], codes->latent + first,
+                        codes->value + first, codes->row_start[b + 1] - first);
+    }
+    return RF_OK;
+}
+
+rf_status rf_cpu_codes_row_sum(rf_stream *s, const rf_codes *codes, const rf_view *row_sum)
+{
+    float *out = row_sum->data;
+#pragma omp parallel for schedule(static) num_threads(rf_cpu_n_threads(s))
+    for (int64_t b = 0; b < codes->n_rows; b++) {
+        float sum = 0.0f;
+        for (int64_t e = codes->row_start[b]; e < codes->row_start[b + 1]; e++) {
+            sum += codes->value[e];
+        }
+        out[b] = sum;
+    }
+    return RF_OK;
+}
+
+rf_status rf_cpu_d_value(rf_stream *s, const rf_d_value_args *args)
+{
+    const rf_codes *codes = args->codes;
+#pragma omp parallel for schedule(dynamic, 16) num_threads(rf_cpu_n_threads(s))
+    for (int64_t b = 0; b < codes->n_rows; b++) {
+        int64_t first = codes->row_start[b], last = codes->row_start[b + 1];
+        rf_dot_rows(rf_row(&args->g, b), args->w_dec.data, args->w_dec.stride[0],
+                    codes->latent + first, last - first, args->g.shape[1], codes->d_value + first);
+        for (int64_t e = first; args->penalty != 0.0f && e < last; e++) {
+            codes->d_value[e] += args->penalty;
+        }
+    }
+    return RF_OK;
+}
+
+/* Row `b` belongs to part floor(b * n_parts / n_rows); parts only divide the work. */
+static int64_t part_begin(int64_t n_rows, int part, int n_parts)
+{
+    return n_rows * part / n_parts;
+}
+
+static void count_part(const rf_codes *codes, int64_t first, int64_t last, int32_t *count)
+{
+    for (int64_t e = codes->row_start[first]; e < codes->row_start[last]; e++) {
+        count[codes->latent[e]]++;
+    }
+}
+
+static void place_part(const rf_codes *codes, int64_t first, int64_t last, int32_t *next,
+                       rf_latent_index *index)
+{
+    for (int64_t b = first; b < last; b++) {
+        for (int64_t e = codes->row_start[b]; e < codes->row_start[b + 1]; e++) {
+            int32_t at = next[codes->latent[e]]++;
+            index->entry[at] = (int32_t)e;
+            index->row[at] = (int32_t)b;
+        }
+    }
+}
+
+/* A counting sort: parts of the rows are counted apart, and each knows where in a latent's list its
+ * entries begin, so that tokens rise whatever the number of parts. */
+rf_status rf_cpu_index_by_latent(rf_stream *s, const rf_codes *codes, rf_latent_index *index)
+{
+    rf_status status = RF_OK;
+    int n_parts = rf_cpu_n_threads(s);
+    int64_t n_latents = index->n_latents, n_rows = codes->n_rows;
+    size_t part_bytes = sizeof(int32_t) * (size_t)n_latents;
+    void *scratch;
+
+    RF_TRY(rf_cpu_scratch(s, part_bytes * (size_t)n_parts, &scratch));
+    int32_t *next = scratch;
+#pragma omp parallel for schedule(static, 1) num_threads(n_parts)
+    for (int p = 0; p < n_parts; p++) {
+        int32_t *mine = next + p * n_latents;
+        memset(mine, 0, part_bytes);
+        count_part(codes, part_begin(n_rows, p, n_parts), part_begin(n_rows, p + 1, n_parts), mine);
+    }
+    int32_t at = 0;
+    for (int64_t i = 0; i < n_latents; i++) {
+        index->latent_start[i] = at;
+        for (int p = 0; p < n_parts; p++) {
+            int32_t n = next[p * n_latents + i];
+            next[p * n_latents + i] = at;
+            at += n;
+        }
+    }
+    index->latent_start[n_latents] = at;
+#pragma omp parallel for schedule(static, 1) num_threads(n_parts)
+    for (int p = 0; p < n_parts; p++) {
+        place_part(codes, part_begin(n_rows, p, n_parts), part_begin(n_rows, p + 1, n_parts),
+                   next + p * n_latents, index);
+    }
+fail:
+    return status;
+}

@@ -1,0 +1,82 @@
+/* Private to tensor: the CPU backend's stream, its scratch memory, and the functions of its table.
+ * Arguments have passed the shape rules of ops.c before they come here. */
+#ifndef REFRACT_TENSOR_IMPL_H
+#define REFRACT_TENSOR_IMPL_H
+
+#include "refract/tensor.h"
+
+typedef struct rf_cpu_backend {
+    rf_backend base; /* first */
+    int n_threads;
+} rf_cpu_backend;
+
+typedef struct rf_cpu_stream {
+    rf_stream base; /* first */
+    int n_threads;
+    void *scratch;
+    size_t scratch_bytes;
+} rf_cpu_stream;
+
+/* Threads that an operation on `s` uses: the argument of num_threads(). */
+int rf_cpu_n_threads(const rf_stream *s);
+/* The calling thread's number inside a parallel region, from 0. */
+int rf_cpu_thread(void);
+
+/* At least `n_bytes` (0 is fine) of memory of `s`, 64-byte aligned, contents unspecified: valid
+ * until the next call on `s`. One user at a time: an operation asks once and divides what it gets.
+ * It grows to the largest request and stays until the stream goes. */
+rf_status rf_cpu_scratch(rf_stream *s, size_t n_bytes, void **out);
+
+/* c [m, n] = alpha * op(a) [m, k] . op(b) [k, n] + beta * c, row-major, on the calling thread alone
+ * whether or not it is inside a parallel region: the only user of oneDNN. beta = 0 does not read c.
+ * An element's bits do not depend on m while it is a multiple of 48 (of 16 with AVX-512) and n is
+ * 16 to 399; they may for others. k = 0 is fine. Safe to call from several threads at once. */
+rf_status rf_cpu_sgemm_tile(rf_trans ta, rf_trans tb, int64_t m, int64_t n, int64_t k, float alpha,
+                            const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
+                            float *c, int64_t ldc);
+/* "oneDNN 2.6.3" of the library that runs. */
+void rf_cpu_gemm_describe(char *out, size_t out_bytes);
+
+/* ---- vectorisable maths (cpu_math.c), over n floats; y may be x. Errors against libm in the unit
+ * test: exp 2 ulp, erf 2e-7 absolute. -------------------------------------------------------- */
+void rf_cpu_exp(const float *x, float *y, int64_t n);
+void rf_cpu_erf(const float *x, float *y, int64_t n);
+void rf_cpu_act(rf_act act, const float *x, float *y, int64_t n);
+/* x = softmax(x): the sum of the exponentials as rf_cpu_sum_lanes. */
+void rf_cpu_softmax_row(float *x, int64_t n);
+/* Sum in 16 lanes, halved at the end: one order for all. */
+float rf_cpu_sum_lanes(const float *x, int64_t n);
+
+/* ---- dense operations ---------------------------------------------------------------------- */
+rf_status rf_cpu_matmul(rf_stream *s, const rf_matmul_args *args);
+rf_status rf_cpu_layer_norm(rf_stream *s, const rf_layer_norm_args *args);
+rf_status rf_cpu_attention(rf_stream *s, const rf_attention_args *args);
+rf_status rf_cpu_attention_scores(rf_stream *s, const rf_attention_args *args);
+rf_status rf_cpu_attention_mix(rf_stream *s, const rf_attention_args *args);
+rf_status rf_cpu_softmax_rows(rf_stream *s, const rf_view *x);
+rf_status rf_cpu_activation(rf_stream *s, rf_act act, const rf_view *x, const rf_view *y);
+rf_status rf_cpu_add(rf_stream *s, const rf_add_args *args);
+rf_status rf_cpu_patch_rows(rf_stream *s, const rf_patch_rows_args *args);
+rf_status rf_cpu_embed_tokens(rf_stream *s, const rf_embed_tokens_args *args);
+rf_status rf_cpu_gather_rows(rf_stream *s, const rf_view *src, const rf_view *index,
+                             const rf_view *dst);
+
+/* ---- coder operations ---------------------------------------------------------------------- */
+rf_status rf_cpu_encode(rf_stream *s, const rf_encode_args *args);
+rf_status rf_cpu_decode(rf_stream *s, const rf_decode_args *args);
+rf_status rf_cpu_codes_row_sum(rf_stream *s, const rf_codes *codes, const rf_view *row_sum);
+rf_status rf_cpu_d_value(rf_stream *s, const rf_d_value_args *args);
+rf_status rf_cpu_residual(rf_stream *s, const rf_residual_args *args);
+rf_status rf_cpu_index_by_latent(rf_stream *s, const rf_codes *codes, rf_latent_index *index);
+rf_status rf_cpu_accumulate_by_latent(rf_stream *s, const rf_by_latent_args *args);
+rf_status rf_cpu_row_sum(rf_stream *s, const rf_row_sum_args *args);
+rf_status rf_cpu_sum_squares(rf_stream *s, const rf_view *x, double *out, double beta);
+rf_status rf_cpu_adam_rows(rf_stream *s, const rf_adam_args *args);
+rf_status rf_cpu_normalise_rows(rf_stream *s, const rf_view *w);
+rf_status rf_cpu_track_fired(rf_stream *s, const rf_track_fired_args *args);
+rf_status rf_cpu_mark_dead(rf_stream *s, const rf_view *since_fired, int64_t limit, uint8_t *dead,
+                           int64_t *n_dead);
+rf_status rf_cpu_dense_codes(rf_stream *s, const rf_dense_codes_args *args);
+rf_status rf_cpu_dense_mask(rf_stream *s, const rf_view *z, const rf_view *d_z, float penalty);
+
+#endif

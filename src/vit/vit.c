@@ -1,0 +1,121 @@
+/* Opening and closing a model, and what is known about it without running it. */
+#include "vit_impl.h"
+
+/* Labels of the head's classes, where config.json names them. */
+static rf_status read_class_names(const rf_vit_files *files, rf_vit *vit)
+{
+    rf_status status = RF_OK;
+    const rf_json *labels = rf_json_find(files->json, "id2label");
+    char key[32];
+    if (labels == NULL || vit->config.n_classes == 0) {
+        return RF_OK;
+    }
+    RF_ALLOC(vit->class_names, vit->config.n_classes);
+    for (int64_t i = 0; i < vit->config.n_classes; i++) {
+        const char *name = NULL;
+        RF_TRY(rf_format(key, sizeof key, "%" PRId64, i));
+        RF_TRY_DOING(rf_json_get_str(labels, key, "", &name), "%s/config.json: id2label",
+                     files->folder);
+        if (name[0] != '\0') {
+            vit->class_names[i] = rf_strdup(name);
+            RF_TRY(vit->class_names[i] == NULL ? RF_ERR_NO_MEMORY : RF_OK);
+        }
+    }
+fail:
+    return status;
+}
+
+rf_status rf_vit_open(rf_backend *be, const char *folder, int64_t image_size, rf_vit **out)
+{
+    rf_status status = RF_OK;
+    rf_vit_files files = {0};
+    rf_stream *s = NULL;
+    rf_vit *vit = NULL;
+
+    *out = NULL;
+    RF_TRY(rf_vit_files_open(folder, image_size, RF_WEIGHTS_NEEDED, &files));
+    RF_ALLOC(vit, 1);
+    vit->be = be;
+    vit->config = files.config;
+    vit->arch = files.arch;
+    RF_TRY(rf_stream_create(be, &s));
+    RF_TRY(rf_weights_load(be, s, &files, &vit->weights));
+    RF_TRY(read_class_names(&files, vit));
+    *out = vit;
+    vit = NULL;
+fail:
+    rf_stream_destroy(s);
+    rf_vit_close(vit);
+    rf_vit_files_close(&files);
+    return status;
+}
+
+void rf_vit_close(rf_vit *vit)
+{
+    if (vit == NULL) {
+        return;
+    }
+    for (int64_t i = 0; vit->class_names != NULL && i < vit->config.n_classes; i++) {
+        rf_free(vit->class_names[i]);
+    }
+    rf_free(vit->class_names);
+    rf_workspace_fini(vit);
+    rf_weights_fini(vit->be, &vit->weights);
+    rf_free(vit);
+}
+
+rf_status rf_vit_read_config(const char *folder, rf_vit_config *out)
+{
+    rf_vit_files files = {0};
+    rf_status status = rf_vit_files_open(folder, 0, RF_WEIGHTS_IF_THERE, &files);
+    if (status == RF_OK) {
+        *out = files.config;
+    }
+    rf_vit_files_close(&files);
+    return status;
+}
+
+const rf_vit_config *rf_vit_get_config(const rf_vit *vit)
+{
+    return &vit->config;
+}
+
+uint64_t rf_vit_hash(const rf_vit *vit)
+{
+    return vit->weights.hash;
+}
+
+const char *rf_vit_class_name(const rf_vit *vit, int64_t idx)
+{
+    return vit->class_names != NULL && idx >= 0 && idx < vit->config.n_classes
+               ? vit->class_names[idx]
+               : NULL;
+}
+
+int64_t rf_vit_weight_bytes(const rf_vit_config *config)
+{
+    const int64_t d = config->d_model, m = config->d_mlp;
+    const int64_t patch = config->n_channels * config->patch_size * config->patch_size;
+    int64_t block = 4 * d * d + 4 * d + 2 * d * m + m + d + 4 * d;
+    block += config->has_layer_scale ? 2 * d : 0;
+    int64_t n = patch * d + d + d + config->n_tokens * d + config->n_layers * block + 2 * d;
+    n += config->has_ln_pre ? 2 * d : 0;
+    n += config->has_projection ? d * config->d_out : 0;
+    n += config->n_classes * (2 * d + 1); /* the wider of the heads */
+    return n * (int64_t)sizeof(float);
+}
+
+double rf_vit_flop(const rf_vit_config *config, int64_t last_layer)
+{
+    const double d = (double)config->d_model, m = (double)config->d_mlp;
+    const double t = (double)config->n_tokens, n = (double)config->n_patches;
+    const double patch = (double)(config->n_channels * config->patch_size * config->patch_size);
+    const int64_t n_blocks = rf_min_i64(last_layer + 1, config->n_layers);
+    const double block = 2.0 * t * d * (4.0 * d + 2.0 * m) + 4.0 * t * t * d;
+    double sum = 2.0 * n * patch * d + block * (double)n_blocks;
+    if (last_layer >= config->n_layers) {
+        sum += config->has_projection ? 2.0 * d * (double)config->d_out : 0.0;
+        sum += 4.0 * d * (double)config->n_classes;
+    }
+    return sum;
+}

@@ -1,0 +1,504 @@
+/* Encode and select against a naive reference that asks rf_dot for every latent: the same latents
+ * and the same bits, for any shape, any number of threads, and data made to deceive. */
+#include "refract/tensor.h"
+
+#include <float.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        if ((call) != RF_OK) {                                                                     \
+            fail_msg("%s: %s", #call, rf_error_text());                                            \
+        }                                                                                          \
+    } while (0)
+
+typedef struct problem {
+    int64_t n, d, f;
+    float *x, *w, *b;
+    uint8_t *valid, *eligible; /* NULL: all */
+} problem;
+
+static float *normals(uint64_t tag, int64_t n, float scale)
+{
+    float *x = rf_calloc(n + 4, sizeof *x);
+    assert_non_null(x);
+    for (int64_t i = 0; i < n; i += 4) {
+        rf_random_normal4(tag, RF_RANDOM_TEST, (uint64_t)i, 0, x + i);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        x[i] *= scale;
+    }
+    return x;
+}
+
+static problem make(uint64_t tag, int64_t n, int64_t d, int64_t f)
+{
+    return (problem){.n = n,
+                     .d = d,
+                     .f = f,
+                     .x = normals(tag, n * d, 2.0f),
+                     .w = normals(tag + 1, f * d, 0.3f),
+                     .b = normals(tag + 2, f, 0.1f)};
+}
+
+static void unmake(problem *p)
+{
+    rf_free(p->x);
+    rf_free(p->w);
+    rf_free(p->b);
+    rf_free(p->valid);
+    rf_free(p->eligible);
+}
+
+static rf_codes make_codes(int64_t n, int64_t capacity)
+{
+    return (rf_codes){.n_rows = n,
+                      .capacity = capacity,
+                      .row_start = rf_calloc(n + 1, sizeof(int64_t)),
+                      .latent = rf_calloc(capacity, sizeof(int32_t)),
+                      .value = rf_calloc(capacity, sizeof(float)),
+                      .d_value = rf_calloc(capacity, sizeof(float))};
+}
+
+static void unmake_codes(rf_codes *c)
+{
+    rf_free(c->row_start);
+    rf_free(c->latent);
+    rf_free(c->value);
+    rf_free(c->d_value);
+}
+
+/* ---- the reference ------------------------------------------------------------------------- */
+
+/* The k largest > 0 of h [f]: larger value first, then smaller latent; `is_chosen` [f]. */
+static void choose(const problem *p, const float *h, bool *is_chosen, int64_t k)
+{
+    for (int64_t i = 0; i < p->f; i++) {
+        is_chosen[i] = false;
+    }
+    for (int64_t c = 0; c < k; c++) {
+        int64_t best = -1;
+        for (int64_t i = 0; i < p->f; i++) {
+            bool may = p->eligible == NULL || p->eligible[i] != 0;
+            if (may && !is_chosen[i] && h[i] > 0.0f && (best < 0 || h[i] > h[best])) {
+                best = i;
+            }
+        }
+        if (best < 0) {
+            break;
+        }
+        is_chosen[best] = true;
+    }
+}
+
+static rf_codes reference(const problem *p, int64_t k)
+{
+    rf_codes codes = make_codes(p->n, p->n * rf_min_i64(k, p->f));
+    float *h = rf_calloc(p->f, sizeof *h);
+    bool *is_chosen = rf_calloc(p->f, sizeof *is_chosen);
+    int64_t at = 0;
+    for (int64_t r = 0; r < p->n; r++) {
+        codes.row_start[r] = at;
+        if (p->valid != NULL && p->valid[r] == 0) {
+            continue;
+        }
+        for (int64_t i = 0; i < p->f; i++) {
+            h[i] = rf_dot(p->x + r * p->d, p->w + i * p->d, p->d) + p->b[i];
+        }
+        choose(p, h, is_chosen, k);
+        for (int64_t i = 0; i < p->f; i++) {
+            if (is_chosen[i]) {
+                codes.latent[at] = (int32_t)i;
+                codes.value[at++] = h[i];
+            }
+        }
+    }
+    codes.row_start[p->n] = at;
+    rf_free(is_chosen);
+    rf_free(h);
+    return codes;
+}
+
+/* ---- running ------------------------------------------------------------------------------- */
+
+static rf_encode_args args_of(const problem *p)
+{
+    return (rf_encode_args){.x = rf_view_2d(p->x, p->n, p->d),
+                            .w_enc = rf_view_2d(p->w, p->f, p->d),
+                            .b_enc = rf_view_1d(p->b, p->f),
+                            .row_valid = p->valid,
+                            .n_lists = 1};
+}
+
+static void run(const rf_encode_args *args, int n_threads)
+{
+    rf_backend *be;
+    rf_stream *s;
+    OK(rf_backend_cpu_create(n_threads, &be));
+    OK(rf_stream_create(be, &s));
+    OK(rf_encode(s, args));
+    rf_stream_destroy(s);
+    rf_backend_destroy(be);
+}
+
+static void same_codes(const rf_codes *a, const rf_codes *b, const char *what)
+{
+    int64_t n = b->row_start[b->n_rows];
+    if (memcmp(a->row_start, b->row_start, sizeof(int64_t) * (size_t)(b->n_rows + 1)) != 0 ||
+        memcmp(a->latent, b->latent, sizeof(int32_t) * (size_t)n) != 0 ||
+        memcmp(a->value, b->value, sizeof(float) * (size_t)n) != 0) {
+        fail_msg("%s: other codes than the reference", what);
+    }
+}
+
+static void check_topk(const problem *p, int64_t k, const char *what)
+{
+    static const int n_threads[] = {1, 2, 7};
+    rf_codes want = reference(p, k);
+    for (int t = 0; t < 3; t++) {
+        rf_codes got = make_codes(p->n, p->n * rf_min_i64(k, p->f) + t);
+        int64_t refused = -1;
+        rf_encode_args args = args_of(p);
+        args.n_refused = &refused;
+        args.lists[0] = (rf_select_list){
+            .rule = RF_SELECT_TOPK, .k = k, .codes = &got, .eligible = p->eligible};
+        run(&args, n_threads[t]);
+        same_codes(&got, &want, what);
+        assert_int_equal(refused, 0);
+        unmake_codes(&got);
+    }
+    unmake_codes(&want);
+}
+
+/* ---- claims -------------------------------------------------------------------------------- */
+
+static void topk_equals_a_dot_for_every_latent(void **state)
+{
+    (void)state;
+    static const int64_t rows[] = {1, 15, 16, 17, 255, 257, 300};
+    static const int64_t latents[] = {1, 15, 16, 17, 1023, 1024, 1025, 2047, 2048, 2049};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        for (size_t j = 0; j < sizeof latents / sizeof latents[0]; j++) {
+            if (rows[i] * latents[j] <= 300 * 1025) {
+                char what[64];
+                problem p = make(10 * i + j, rows[i], 24 + (int64_t)j, latents[j]);
+                OK(rf_format(what, sizeof what, "%d x %d", (int)rows[i], (int)latents[j]));
+                check_topk(&p, 1 + (int64_t)(i + j) % 9, what);
+                unmake(&p);
+            }
+        }
+    }
+    problem wide = make(77, 33, 768, 4097); /* dots long enough for several lanes and K steps */
+    check_topk(&wide, 32, "33 x 4097, width 768");
+    unmake(&wide);
+}
+
+static void k_may_reach_and_exceed_the_dictionary(void **state)
+{
+    (void)state;
+    problem p = make(3, 20, 8, 50);
+    check_topk(&p, 49, "k = F - 1");
+    check_topk(&p, 50, "k = F");
+    check_topk(&p, 5000, "k > F");
+    unmake(&p);
+}
+
+static void ties_go_to_the_smaller_latent(void **state)
+{
+    (void)state;
+    problem p = make(4, 40, 12, 3000);
+    for (int64_t i = 0; i < p.f; i++) { /* 7 different rows, each many times; all tie */
+        memcpy(p.w + i * p.d, p.w + (i % 7) * p.d, sizeof(float) * (size_t)p.d);
+        p.b[i] = 0.25f;
+    }
+    check_topk(&p, 10, "duplicates");
+    check_topk(&p, 600, "duplicates, k across groups");
+    memset(p.w, 0, sizeof(float) * (size_t)(p.f * p.d)); /* pre = bias for all 3000 latents */
+    check_topk(&p, 10, "all equal");
+    unmake(&p);
+}
+
+/* Latents whose pre-activations differ by one rounding: the product cannot tell them apart. */
+static void values_a_rounding_apart_are_told_apart(void **state)
+{
+    (void)state;
+    problem p = make(5, 64, 96, 2500);
+    for (int64_t i = 1; i < p.f; i++) {
+        memcpy(p.w + i * p.d, p.w, sizeof(float) * (size_t)p.d);
+        p.w[i * p.d + i % p.d] = nextafterf(p.w[i % p.d], i % 2 == 0 ? 9.0f : -9.0f);
+        p.b[i] = p.b[0];
+    }
+    check_topk(&p, 16, "a rounding apart");
+    unmake(&p);
+}
+
+static void values_at_or_below_zero_are_never_selected(void **state)
+{
+    (void)state;
+    problem p = make(6, 30, 16, 1500);
+    for (int64_t i = 0; i < p.f; i++) {
+        p.b[i] = -100.0f;
+    }
+    check_topk(&p, 8, "all negative");
+    for (int64_t i = 0; i < p.f; i++) {
+        p.b[i] = i == 1200 ? 100.0f : -100.0f;
+    }
+    check_topk(&p, 8, "one positive");
+    memset(p.x, 0, sizeof(float) * (size_t)(p.n * p.d));
+    memset(p.b, 0, sizeof(float) * (size_t)p.f);
+    check_topk(&p, 8, "exactly zero");
+    for (int64_t i = 0; i < p.f; i++) { /* the least positive float counts */
+        p.b[i] = i % 3 == 0 ? 0x1p-149f : -0.0f;
+    }
+    check_topk(&p, 700, "the least positive");
+    unmake(&p);
+}
+
+/* Bounds must hold per latent: tiny and huge rows side by side, and outlier dimensions. */
+static void rows_of_any_norm_are_bounded(void **state)
+{
+    (void)state;
+    problem p = make(7, 50, 40, 2000);
+    for (int64_t i = 0; i < p.f; i++) {
+        float scale = powf(10.0f, (float)(i % 13) - 6.0f);
+        for (int64_t j = 0; j < p.d; j++) {
+            p.w[i * p.d + j] *= scale;
+        }
+    }
+    for (int64_t r = 0; r < p.n; r++) {
+        p.x[r * p.d + 5] = 500.0f; /* cancels against row-to-row differences */
+    }
+    check_topk(&p, 20, "norms from 1e-6 to 1e6");
+    for (int64_t i = 0; i < p.n * p.d; i++) {
+        p.x[i] *= 1e-30f; /* products underflow */
+    }
+    check_topk(&p, 20, "tokens of 1e-30");
+    unmake(&p);
+}
+
+static void only_eligible_latents_are_selected(void **state)
+{
+    (void)state;
+    problem p = make(8, 60, 20, 2300);
+    p.eligible = rf_calloc(p.f, 1);
+    check_topk(&p, 12, "none eligible");
+    for (int64_t i = 0; i < p.f; i++) {
+        p.eligible[i] = i % 10 == 3;
+    }
+    check_topk(&p, 12, "a tenth eligible");
+    check_topk(&p, 512, "a tenth eligible, more wanted than there are");
+    for (int64_t i = 0; i < p.f; i++) {
+        p.eligible[i] = i > 2000;
+    }
+    check_topk(&p, 12, "the end eligible");
+    unmake(&p);
+}
+
+static void rows_that_are_not_valid_get_no_entries(void **state)
+{
+    (void)state;
+    problem p = make(9, 70, 20, 300);
+    p.valid = rf_calloc(p.n, 1);
+    for (int64_t r = 0; r < p.n; r++) {
+        p.valid[r] = r % 3 != 1;
+        p.x[r * p.d] = p.valid[r] ? p.x[r * p.d] : NAN;
+    }
+    check_topk(&p, 7, "invalid rows");
+    memset(p.valid, 0, (size_t)p.n);
+    check_topk(&p, 7, "no valid row");
+    unmake(&p);
+}
+
+static void rows_that_are_not_finite_or_could_overflow_are_refused_and_counted(void **state)
+{
+    (void)state;
+    problem p = make(10, 40, 20, 300);
+    rf_codes got = make_codes(p.n, p.n * 5);
+    int64_t refused = 0;
+    rf_encode_args args = args_of(&p);
+    args.n_refused = &refused;
+    args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK, .k = 5, .codes = &got};
+    p.x[3 * p.d + 1] = NAN;
+    p.x[17 * p.d] = INFINITY;
+    p.x[20 * p.d + 19] = FLT_MAX;
+    run(&args, 2);
+    assert_int_equal(refused, 3);
+    for (int64_t r = 0; r < p.n; r++) {
+        bool is_bad = r == 3 || r == 17 || r == 20;
+        assert_int_equal(got.row_start[r + 1] - got.row_start[r], is_bad ? 0 : 5);
+    }
+    p.w[100] = NAN;
+    run(&args, 2);
+    assert_int_equal(refused, p.n);
+    assert_int_equal(got.row_start[p.n], 0);
+    unmake_codes(&got);
+    unmake(&p);
+}
+
+static void no_rows_give_no_codes(void **state)
+{
+    (void)state;
+    problem p = make(11, 0, 8, 30);
+    rf_codes got = make_codes(0, 0);
+    rf_encode_args args = args_of(&p);
+    got.row_start[0] = 99;
+    args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK, .k = 5, .codes = &got};
+    run(&args, 2);
+    assert_int_equal(got.row_start[0], 0);
+    unmake_codes(&got);
+    unmake(&p);
+}
+
+/* ReLU: values of the product, the same for any number of threads, near those of the dot. */
+static void positive_lists_hold_every_positive_value(void **state)
+{
+    (void)state;
+    static const int64_t rows[] = {1, 17, 40, 300};
+    for (int i = 0; i < 4; i++) {
+        problem p = make(12 + (uint64_t)i, rows[i], 32, 1100);
+        rf_codes codes[3];
+        for (int t = 0; t < 3; t++) {
+            int64_t overflow = -1;
+            rf_encode_args args = args_of(&p);
+            codes[t] = make_codes(p.n, p.n * p.f);
+            args.lists[0] = (rf_select_list){
+                .rule = RF_SELECT_POSITIVE, .codes = &codes[t], .overflow = &overflow};
+            run(&args, 1 + 2 * t);
+            assert_int_equal(overflow, 0);
+            same_codes(&codes[t], &codes[0], "threads");
+        }
+        for (int64_t r = 0; r < p.n; r++) {
+            int64_t e = codes[0].row_start[r];
+            for (int64_t j = 0; j < p.f; j++) {
+                double v = (double)p.b[j];
+                for (int64_t d = 0; d < p.d; d++) {
+                    v += (double)p.x[r * p.d + d] * (double)p.w[j * p.d + d];
+                }
+                bool is_in = e < codes[0].row_start[r + 1] && codes[0].latent[e] == j;
+                if (is_in) {
+                    assert_true(fabs((double)codes[0].value[e] - v) <= 2e-5); /* |x||w| 32 u */
+                    e++;
+                } else {
+                    assert_true(v <= 2e-5);
+                }
+            }
+            assert_int_equal(e, codes[0].row_start[r + 1]);
+        }
+        for (int t = 0; t < 3; t++) {
+            unmake_codes(&codes[t]);
+        }
+        unmake(&p);
+    }
+}
+
+static void rows_without_room_keep_nothing_and_are_counted(void **state)
+{
+    (void)state;
+    problem p = make(20, 50, 8, 400);
+    rf_codes got = make_codes(p.n, p.n * 30);
+    int64_t overflow = -1;
+    rf_encode_args args = args_of(&p);
+    args.lists[0] =
+        (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &got, .overflow = &overflow};
+    for (int64_t i = 0; i < p.f; i++) { /* exactly 30 latents positive, 31 for rows 10 and 49 */
+        memset(p.w + i * p.d, 0, sizeof(float) * (size_t)p.d);
+        p.b[i] = i % 13 == 0 && i < 390 ? 1.0f : -1.0f;
+        p.w[i * p.d] = i == 399 ? 1.0f : 0.0f;
+    }
+    for (int64_t r = 0; r < p.n; r++) {
+        p.x[r * p.d] = r == 10 || r == 49 ? 2.0f : 0.0f;
+    }
+    run(&args, 2);
+    assert_int_equal(overflow, 2);
+    for (int64_t r = 0; r < p.n; r++) {
+        assert_int_equal(got.row_start[r + 1] - got.row_start[r], r == 10 || r == 49 ? 0 : 30);
+    }
+    unmake_codes(&got);
+    unmake(&p);
+}
+
+static void several_lists_of_one_encode_equal_encodes_apart(void **state)
+{
+    (void)state;
+    problem p = make(21, 90, 30, 1300), q = p;
+    rf_codes main_codes = make_codes(p.n, p.n * 10), aux = make_codes(p.n, p.n * 6);
+    rf_codes all = make_codes(p.n, p.n * p.f), want;
+    int64_t overflow = 0;
+    rf_encode_args args = args_of(&p);
+    q.eligible = rf_calloc(p.f, 1);
+    for (int64_t i = 0; i < p.f; i += 4) {
+        q.eligible[i] = 1;
+    }
+    args.n_lists = 3;
+    args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK, .k = 10, .codes = &main_codes};
+    args.lists[1] =
+        (rf_select_list){.rule = RF_SELECT_TOPK, .k = 6, .codes = &aux, .eligible = q.eligible};
+    args.lists[2] =
+        (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &all, .overflow = &overflow};
+    run(&args, 2);
+    want = reference(&p, 10);
+    same_codes(&main_codes, &want, "main");
+    unmake_codes(&want);
+    want = reference(&q, 6);
+    same_codes(&aux, &want, "auxiliary");
+    unmake_codes(&want);
+    assert_true(all.row_start[p.n] > p.n * p.f / 3);
+    unmake_codes(&main_codes);
+    unmake_codes(&aux);
+    unmake_codes(&all);
+    unmake(&q); /* p's arrays too */
+}
+
+static void shapes_that_do_not_fit_are_refused(void **state)
+{
+    (void)state;
+    problem p = make(22, 10, 8, 30);
+    rf_codes codes = make_codes(10, 10 * 4);
+    rf_backend *be;
+    rf_stream *s;
+    OK(rf_backend_cpu_create(1, &be));
+    OK(rf_stream_create(be, &s));
+    rf_encode_args args = args_of(&p);
+    args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK, .k = 5, .codes = &codes};
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG); /* room for 4 */
+    args.lists[0].k = 0;
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
+    args.lists[0] = (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &codes};
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG); /* overflow is not counted */
+    args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK, .k = 4, .codes = &codes};
+    args.w_enc.shape[1] = 7;
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
+    args.w_enc.shape[1] = 8;
+    args.b_enc.shape[0] = 29;
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
+    rf_stream_destroy(s);
+    rf_backend_destroy(be);
+    unmake_codes(&codes);
+    unmake(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(topk_equals_a_dot_for_every_latent),
+        cmocka_unit_test(k_may_reach_and_exceed_the_dictionary),
+        cmocka_unit_test(ties_go_to_the_smaller_latent),
+        cmocka_unit_test(values_a_rounding_apart_are_told_apart),
+        cmocka_unit_test(values_at_or_below_zero_are_never_selected),
+        cmocka_unit_test(rows_of_any_norm_are_bounded),
+        cmocka_unit_test(only_eligible_latents_are_selected),
+        cmocka_unit_test(rows_that_are_not_valid_get_no_entries),
+        cmocka_unit_test(rows_that_are_not_finite_or_could_overflow_are_refused_and_counted),
+        cmocka_unit_test(no_rows_give_no_codes),
+        cmocka_unit_test(positive_lists_hold_every_positive_value),
+        cmocka_unit_test(rows_without_room_keep_nothing_and_are_counted),
+        cmocka_unit_test(several_lists_of_one_encode_equal_encodes_apart),
+        cmocka_unit_test(shapes_that_do_not_fit_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
