@@ -1,0 +1,301 @@
+/* data: from files to what coders see. A list of pictures and which of them are held out, the
+ * preprocessing that a model's files ask for, and batches of images that threads of their own
+ * decode ahead of the consumer. All functions of these sections are local. */
+#ifndef REFRACT_DATA_H
+#define REFRACT_DATA_H
+
+#include "refract/base.h"
+#include "refract/comm.h"
+#include "refract/io.h"
+#include "refract/tensor.h"
+#include "refract/vit.h"
+
+/* ---- settings of section `data` --------------------------------------------------------------
+ */
+
+typedef struct rf_data_settings {
+    char path[RF_PATH_LEN];
+    double holdout;         /* share in [0, 0.9] */
+    int64_t max_pictures;   /* 0: all */
+    double max_bad_share;   /* share in [0, 1] */
+    int64_t decode_threads; /* of each rank; 0: one */
+} rf_data_settings;
+
+extern const rf_settings_table rf_data_settings_table;
+
+/* ---- picture list: which files, their labels, and which are held out --------------------------
+ */
+
+typedef enum rf_picture_split { RF_SPLIT_TRAIN, RF_SPLIT_HELD_OUT, RF_SPLIT_ALL } rf_picture_split;
+
+typedef struct rf_picture_list_opts {
+    const char *folder;
+    double holdout;       /* share in [0, 1) */
+    uint64_t seed;        /* chooses which pictures `max_pictures` keeps, nothing else */
+    int64_t max_pictures; /* 0: all */
+} rf_picture_list_opts;
+
+typedef struct rf_picture_list rf_picture_list;
+
+/* The pictures below `folder`, at any depth (32 at most), by name (rf_picture_is_name); names that
+ * begin with a dot are passed over. The first folder of a picture's relative name is its class;
+ * pictures directly in `folder` have none. Sorted by relative name (strcmp), so that the order is a
+ * pure function of the names. A picture is held out when a hash of its relative name is below
+ * `holdout`: adding, removing or relabelling others never moves it, and a larger share only adds to
+ * the held-out ones. Errors: NOT_FOUND (no such folder, no picture in it), IO. */
+rf_status rf_picture_list_open(const rf_picture_list_opts *opts, rf_picture_list **out);
+void rf_picture_list_close(rf_picture_list *list); /* NULL is fine */
+
+int64_t rf_picture_list_n(const rf_picture_list *list, rf_picture_split split);
+/* The place in RF_SPLIT_ALL of picture `idx` of `split`, or -1 when there is no such picture. */
+int64_t rf_picture_list_index(const rf_picture_list *list, rf_picture_split split, int64_t idx);
+/* Relative to the folder, or NULL when there is no such picture. Borrowed from the list. */
+const char *rf_picture_list_name(const rf_picture_list *list, rf_picture_split split, int64_t idx);
+/* Class index, or -1 for a picture without a class. */
+int64_t rf_picture_list_label(const rf_picture_list *list, rf_picture_split split, int64_t idx);
+/* Folder and name joined. */
+rf_status rf_picture_list_path(const rf_picture_list *list, rf_picture_split split, int64_t idx,
+                               char out[RF_PATH_LEN]);
+
+/* Classes are the first folders that hold a picture, sorted by strcmp, also those of which
+ * `max_pictures` kept none. */
+int64_t rf_picture_list_n_classes(const rf_picture_list *list);
+const char *rf_picture_list_class(const rf_picture_list *list, int64_t idx); /* or NULL */
+/* Of the relative names in order (not of the contents, not of the split): for run records. */
+uint64_t rf_picture_list_hash(const rf_picture_list *list);
+
+/* ---- resize: Pillow 13's Image.resize, bit for bit
+ * -----------------------------------------------
+ */
+
+/* Numbers are Pillow's, and preprocessor_config.json's `resample`. */
+typedef enum rf_resize_filter {
+    RF_RESIZE_LANCZOS = 1,
+    RF_RESIZE_BILINEAR = 2,
+    RF_RESIZE_BICUBIC = 3,
+} rf_resize_filter;
+
+/* A rectangle of pixels; it lies inside what it is a part of. */
+typedef struct rf_region {
+    int64_t top, left, height, width;
+} rf_region;
+
+/* Resize `in` to `height` x `width`, and compute only `region` of the result: the bits are those of
+ * the whole resize, cropped. Widens the filter when it shrinks (antialias). `out` [region.height,
+ * region.width, 3]; the caller releases it with rf_picture_fini. Errors: INVALID_ARG, NO_MEMORY. */
+rf_status rf_resize_picture(const rf_picture *in, int64_t height, int64_t width,
+                            rf_resize_filter filter, const rf_region *region, rf_picture *out);
+
+/* ---- transform: what preprocessor_config.json says --------------------------------------------
+ */
+
+/* In the order of the fields: resize, centre crop, scale, normalise. */
+typedef struct rf_transform {
+    int64_t shortest_edge;               /* pixels; > 0: resize the shorter side to it */
+    int64_t resize_height, resize_width; /* > 0: resize to exactly this; all three 0: no resize */
+    rf_resize_filter filter;
+    int64_t crop_height,
+        crop_width; /* 0: no crop; a picture that is smaller is padded with zeros */
+    double scale;   /* of pixel values 0..255; 1: none */
+    bool normalise; /* (value - mean) / std, by channel */
+    float mean[3], std[3];
+} rf_transform;
+
+/* Read `model_dir`/preprocessor_config.json (or processor_config.json's `image_processor`): the
+ * image processors of CLIP, BiT (DINOv2's), ViT (DINO v1's too), DeiT and SigLIP, as transformers 4
+ * and 5 write them and as the feature extractors before them did; keys that are absent have the
+ * defaults of the named processor. Errors: NOT_FOUND (no such file), FORMAT, UNSUPPORTED (another
+ * processor or filter; images that would differ in size). */
+rf_status rf_transform_load(const char *model_dir, rf_transform *out);
+/* The same from JSON text; `name` is for messages. */
+rf_status rf_transform_parse(const char *text, int64_t n_bytes, const char *name,
+                             rf_transform *out);
+/* Every field in range, and all pictures come out at one size. */
+rf_status rf_transform_check(const rf_transform *t);
+/* The size of what comes out, pixels. */
+int64_t rf_transform_height(const rf_transform *t);
+int64_t rf_transform_width(const rf_transform *t);
+/* `out` [3, height, width]. Equals transformers' PIL processors (given RGB pictures). */
+rf_status rf_transform_apply(const rf_transform *t, const rf_picture *picture, float *out);
+
+/* ---- loader: batches of images, decoded ahead --------------------------------------------------
+ */
+
+/* B images; a picture has one frame and three channels. */
+typedef struct rf_image_batch {
+    int64_t n_images, n_frames, n_channels, height, width;
+    const float *pixels;     /* [B, frames, C, H, W] */
+    const uint8_t *valid;    /* [B]; 0: the picture could not be read, and its pixels are zero */
+    const int64_t *pictures; /* [B] indices in the loader's split */
+} rf_image_batch;
+
+typedef struct rf_image_loader_opts {
+    const rf_picture_list *list; /* borrowed while the loader lives */
+    rf_picture_split split;
+    rf_transform transform;
+    int64_t max_images; /* of the largest group, >= 1 */
+    int64_t n_threads;  /* 0: one */
+    int64_t n_ahead;    /* batches decoded while the consumer holds one, >= 1; 0: two */
+} rf_image_loader_opts;
+
+/* Threads of its own that read, decode and transform pictures ahead of one consumer. What a batch
+ * holds depends on its picture indices only, not on threads or timing. */
+typedef struct rf_image_loader rf_image_loader;
+rf_status rf_image_loader_create(const rf_image_loader_opts *opts, rf_image_loader **out);
+void rf_image_loader_destroy(rf_image_loader *loader); /* NULL is fine */
+
+/* Begin (again) with these groups, in this order; batches of an earlier start that were not asked
+ * for are dropped. Group g is pictures[first[g]] .. pictures[first[g + 1] - 1], indices in the
+ * split, at most `max_images` of them; it may be empty. `pictures` [first[n_groups]] and `first`
+ * [n_groups + 1] (NULL when n_groups = 0) are copied. */
+rf_status rf_image_loader_start(rf_image_loader *loader, const int64_t *pictures,
+                                const int64_t *first, int64_t n_groups);
+/* The next group's batch; blocks until it is decoded. *out is NULL after the last group. Borrowed
+ * from the loader until the next call of next, start or destroy. A picture that cannot be read or
+ * decoded keeps its place with valid = 0 and is remembered; other failures (NO_MEMORY, BUG) are
+ * returned. */
+rf_status rf_image_loader_next(rf_image_loader *loader, const rf_image_batch **out);
+
+/* The pictures of delivered batches that could not be read, each counted once over all starts. */
+int64_t rf_image_loader_n_bad(const rf_image_loader *loader);
+/* One of them, ordered by index in the split: its name and why; NULLs when there is no such entry.
+ * Borrowed until the next call of next or destroy. */
+void rf_image_loader_bad(const rf_image_loader *loader, int64_t idx, const char **name,
+                         const char **reason);
+/* Different pictures delivered so far, bad ones included. */
+int64_t rf_image_loader_n_seen(const rf_image_loader *loader);
+
+/* ---- settings of section `activations` --------------------------------------------------------
+ */
+
+typedef enum rf_activations_source {
+    RF_ACTIVATIONS_LIVE,
+    RF_ACTIVATIONS_STORE,
+    RF_ACTIVATIONS_BOTH,
+} rf_activations_source;
+
+typedef struct rf_activations_settings {
+    int source;             /* rf_activations_source */
+    int64_t keep_bytes;     /* of each rank */
+    int64_t group_pictures; /* pictures of a group */
+    int64_t pool_groups;    /* groups of a pool */
+} rf_activations_settings;
+
+extern const rf_settings_table rf_activations_settings_table;
+/* UNSUPPORTED for a source that this version does not have. */
+rf_status rf_activations_settings_check(const rf_activations_settings *settings);
+
+/* ---- token classes: which rows of a hook point a coder sees ------------------------------------
+ */
+
+typedef enum rf_token_class {
+    RF_TOKENS_ALL,
+    RF_TOKENS_CLS,
+    RF_TOKENS_REGISTER,
+    RF_TOKENS_PATCH,
+    RF_TOKENS_POOLED, /* the one row of hook_pooled */
+} rf_token_class;
+
+/* By number, ends in NULL: `choices` of a setting. */
+extern const char *const rf_token_class_names[];
+/* Also reads `spatial`, as patch. SETTING when there is no such class. */
+rf_status rf_token_class_parse(const char *text, rf_token_class *out);
+/* Rows *first .. *first + *n_rows - 1 of each picture at `point` are of class `tokens`; what the
+ * point holds is [B, rows, width] (heads lie side by side in the width). SETTING when the point has
+ * no such rows: patterns have none, hook_embed has patches only, hook_pooled one row. */
+rf_status rf_token_class_rows(const rf_vit_config *config, const rf_hook_point *point,
+                              rf_token_class tokens, int64_t *first, int64_t *n_rows);
+
+/* ---- activation stream: one pass over the pictures, any number of readers ----------------------
+ *
+ * The order is a pure function of (seed, number of pictures, group_pictures, pool_groups): not of
+ * ranks, threads, memory, other readers or where a run was resumed. A group is `group_pictures`
+ * consecutive pictures (the last may be fewer); an epoch permutes the groups; each `pool_groups` of
+ * them in that order make a pool (the last of an epoch may be fewer); a pool's tokens of a class
+ * are permuted; a reader's sequence is pool after pool, epoch after epoch, and its batches are cut
+ * from that one after the other, across pools and epochs. Pictures that could not be read keep
+ * their tokens, marked as not valid. */
+
+enum { RF_TOKEN_TILE = 64 }; /* batches are split over ranks in tiles of so many tokens */
+
+/* One rank's share of a batch of one site. A row whose picture could not be decoded stays in its
+ * place, zero and not valid: no coder sees it and no mean counts it. */
+typedef struct rf_token_batch {
+    rf_view x;                /* [n_local, D], device */
+    const uint8_t *row_valid; /* [n_local], device */
+    int64_t first_row;        /* of this rank's share in the batch */
+    int64_t n_rows;           /* of the whole batch, all ranks */
+    int64_t n_valid;          /* valid ones of these */
+    int64_t batch_idx;        /* in the reader's sequence */
+    const int64_t *pictures;  /* [n_local], host: which picture of the split a row is of, */
+    const int64_t *tokens;    /* and which row of the hook point */
+} rf_token_batch;
+
+typedef struct rf_activation_stream_opts {
+    rf_vit *vit;                     /* pointers are borrowed while the stream lives */
+    rf_stream *stream;               /* of the model's backend */
+    const rf_comm *comm;             /* ranks that share the work */
+    const rf_picture_list *pictures; /* the same on every rank */
+    rf_picture_split split;
+    const rf_transform *transform; /* its size is the model's image size */
+    int64_t group_pictures, pool_groups;
+    uint64_t seed;
+    int64_t keep_bytes;     /* of each rank, for activations that a later epoch reads again */
+    int64_t decode_threads; /* of each rank; 0: one */
+    double max_bad_share;   /* of the pictures read so far that may be bad */
+} rf_activation_stream_opts;
+
+/* A reader is one coder's sequence of batches. */
+typedef struct rf_reader_opts {
+    rf_hook_point point;
+    rf_token_class tokens;
+    int64_t batch_tokens;
+    int64_t epochs;       /* >= 1 */
+    int64_t total_tokens; /* > 0: the sequence ends after so many, and `epochs` is not looked at */
+} rf_reader_opts;
+
+typedef struct rf_activation_stream rf_activation_stream;
+
+/* Open at the beginning of every reader's sequence; runs no model yet. Collective; everything but
+ * pointers and decode_threads must agree (checked). Errors: INVALID_ARG, SETTING (a point without
+ * tokens of the class), NO_MEMORY. */
+rf_status rf_activation_stream_open(const rf_activation_stream_opts *opts,
+                                    const rf_reader_opts *readers, int64_t n_readers,
+                                    rf_activation_stream **out);
+void rf_activation_stream_close(rf_activation_stream *st); /* NULL is fine */
+
+/* Batches of a reader's whole sequence; the last may be short. */
+int64_t rf_activation_stream_n_batches(const rf_activation_stream *st, int64_t reader);
+int64_t rf_activation_stream_tokens_per_epoch(const rf_activation_stream *st, int64_t reader);
+
+/* The first `n` valid tokens of the reader's sequence inside pool 0 of epoch 0, or as many as there
+ * are: the same rows on every rank. `rows` [n_out, width] (host) is to be released with rf_free.
+ * The stream stays where it is, and a pool made here at the beginning is not made again.
+ * Collective. Errors: those of rf_activation_stream_advance. */
+rf_status rf_activation_stream_sample(rf_activation_stream *st, int64_t reader, int64_t n,
+                                      float **rows, int64_t *n_out, int64_t *width);
+
+/* Go to where reader r has taken batches_done[r] batches [n_readers]. Makes again only the pools
+ * that the readers' next batches begin in up to the first that one of them ends in: at most two
+ * where no batch is larger than a pool. Collective; `batches_done` must agree. */
+rf_status rf_activation_stream_seek(rf_activation_stream *st, const int64_t *batches_done);
+
+/* The reader's next batch, if the pools made so far hold all of it: else, and at the end of the
+ * sequence, *has is false. `out` is borrowed until the next call with this reader, or of advance,
+ * seek or close. Collective. */
+rf_status rf_activation_stream_next(rf_activation_stream *st, int64_t reader, rf_token_batch *out,
+                                    bool *has);
+
+/* Make the next pool: decode and run the model on this rank's groups of it. Each reader must have
+ * taken the batches that it has in the pool before; rows of batches that are not complete are kept
+ * by the ranks that will own them. *more is false, and nothing is made, when every reader is at its
+ * end. Collective. Errors: FORMAT when too large a share of the pictures read so far is bad (names
+ * some), those of the model. */
+rf_status rf_activation_stream_advance(rf_activation_stream *st, bool *more);
+
+/* Pictures so far, on all ranks, that could not be read, each counted once; `names_and_reasons`
+ * (may be NULL) gets a line for each of the first hundred. The same on every rank. */
+rf_status rf_activation_stream_bad(const rf_activation_stream *st, int64_t *n_bad,
+                                   rf_str *names_and_reasons);
+
+#endif

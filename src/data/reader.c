@@ -1,0 +1,305 @@
+/* A reader's batches. Tokens of a pool travel straight to the rank that owns their rows of the
+ * batch, also when the rest of that batch is in a later pool; both sides compute who sends what, so
+ * rows travel without an index. */
+#include "data_impl.h"
+
+#include <string.h>
+
+static rf_status reader_check(const rf_reader_opts *opts)
+{
+    rf_status status = RF_OK;
+
+    RF_REQUIRE(opts->batch_tokens >= 1, "batch_tokens=%" PRId64 ", expected >= 1",
+               opts->batch_tokens);
+    RF_REQUIRE(opts->total_tokens >= 0, "total_tokens=%" PRId64 ", expected >= 0",
+               opts->total_tokens);
+    RF_REQUIRE(opts->total_tokens > 0 || opts->epochs >= 1,
+               "epochs=%" PRId64 ", expected >= 1 where total_tokens is 0", opts->epochs);
+    RF_REQUIRE(opts->point.width >= 1, "hook point '%s' has width %" PRId64, opts->point.name,
+               opts->point.width);
+fail:
+    return status;
+}
+
+static int64_t find_site(const rf_activation_stream *st, const char *name)
+{
+    int64_t s = 0;
+    while (s < st->n_sites && strcmp(st->sites[s].point.name, name) != 0) {
+        s++;
+    }
+    return s;
+}
+
+static void find_share(const rf_activation_stream *st, int64_t n_tokens, int64_t *first,
+                       int64_t *count)
+{
+    rf_comm_share(n_tokens, RF_TOKEN_TILE, (int)st->rank, (int)st->size, first, count);
+}
+
+/* The buffers of one batch. */
+static rf_status reserve_batch(rf_activation_stream *st, rf_reader *rd)
+{
+    rf_status status = RF_OK;
+    rf_backend *be = rf_stream_backend(st->stream);
+    int64_t first = 0, whole = 0, last = 0, n_bytes = 0;
+
+    /* A short last batch may give this rank more rows than a whole one: its tiles are shared out
+     * anew, and it is not this rank that has the short one. */
+    find_share(st, rf_min_i64(rd->opts.batch_tokens, rd->total), &first, &whole);
+    find_share(st, rd->total - (rd->n_batches - 1) * rd->opts.batch_tokens, &first, &last);
+    int64_t n_rows = rf_max_i64(1, rf_max_i64(whole, last));
+    RF_TRY(rf_mul_i64(n_rows, rd->opts.point.width * (int64_t)sizeof(float), "bytes of a batch",
+                      &n_bytes));
+    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)n_bytes, &rd->x));
+    void *valid = NULL;
+    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)n_rows, &valid));
+    rd->device_valid = valid;
+    RF_ALLOC(rd->valid, n_rows);
+    RF_ALLOC(rd->pictures, n_rows);
+    RF_ALLOC(rd->tokens, n_rows);
+fail:
+    return status;
+}
+
+rf_status rf_reader_init(rf_activation_stream *st, const rf_vit_config *config,
+                         const rf_reader_opts *opts, rf_reader *rd)
+{
+    rf_status status = RF_OK;
+
+    RF_TRY(reader_check(opts));
+    rd->opts = *opts;
+    rd->site = find_site(st, opts->point.name);
+    RF_TRY(rf_token_class_rows(config, &opts->point, opts->tokens, &rd->first_row, &rd->n_rows));
+    RF_TRY(
+        rf_mul_i64(st->order.n_pictures, rd->n_rows, "tokens of an epoch", &rd->tokens_per_epoch));
+    rd->total = opts->total_tokens;
+    if (rd->total == 0) {
+        RF_TRY(rf_mul_i64(rd->tokens_per_epoch, opts->epochs, "tokens of all epochs", &rd->total));
+    }
+    rd->n_batches = rf_ceil_div(rd->total, opts->batch_tokens);
+    RF_TRY(reserve_batch(st, rd));
+    rf_reader_begin_batch(st, rd, 0);
+fail:
+    return status;
+}
+
+void rf_reader_fini(rf_activation_stream *st, rf_reader *rd)
+{
+    rf_backend *be = rf_stream_backend(st->stream);
+
+    rf_free(rd->tokens);
+    rf_free(rd->pictures);
+    rf_free(rd->valid);
+    rf_memory_free(be, RF_MEMORY_DEVICE, rd->device_valid);
+    rf_memory_free(be, RF_MEMORY_DEVICE, rd->x);
+    *rd = (rf_reader){0};
+}
+
+void rf_reader_begin_batch(const rf_activation_stream *st, rf_reader *rd, int64_t batch_idx)
+{
+    rd->taken = batch_idx;
+    rd->begin = rf_min_i64(batch_idx * rd->opts.batch_tokens, rd->total);
+    rd->end = rf_min_i64(rd->begin + rd->opts.batch_tokens, rd->total);
+    rd->filled = rd->begin;
+    rd->n_valid = 0;
+    find_share(st, rd->end - rd->begin, &rd->first, &rd->count);
+}
+
+rf_status rf_exchange_scratch_init(rf_activation_stream *st)
+{
+    rf_status status = RF_OK;
+    rf_exchange_scratch *x = &st->scratch;
+    rf_backend *be = rf_stream_backend(st->stream);
+    int64_t max_batch = 1, n_bytes = 0, max_bytes = 0;
+    void *index = NULL;
+
+    for (int64_t r = 0; r < st->n_readers; r++) {
+        const rf_reader *rd = &st->readers[r];
+        int64_t n_rows = rf_min_i64(rd->opts.batch_tokens, rd->total);
+        max_batch = rf_max_i64(max_batch, n_rows);
+        RF_TRY(rf_mul_i64(n_rows, rd->opts.point.width * (int64_t)sizeof(float), "bytes of a batch",
+                          &n_bytes));
+        max_bytes = rf_max_i64(max_bytes, n_bytes);
+    }
+    RF_ALLOC(x->sources, max_batch);
+    RF_ALLOC(x->index, max_batch);
+    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)max_batch * sizeof *x->index, &index));
+    x->device_index = index;
+    RF_ALLOC(x->send_bytes, st->size);
+    RF_ALLOC(x->recv_bytes, st->size);
+    RF_ALLOC(x->share_end, st->size);
+    RF_ALLOC(x->next, st->size);
+    if (st->size > 1) {
+        /* One rank may have all rows of a batch to send, and get no more than all. */
+        RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)max_bytes, &x->send));
+        RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)max_bytes, &x->recv));
+    }
+fail:
+    return status;
+}
+
+void rf_exchange_scratch_fini(rf_activation_stream *st)
+{
+    rf_exchange_scratch *x = &st->scratch;
+    rf_backend *be = rf_stream_backend(st->stream);
+
+    rf_memory_free(be, RF_MEMORY_DEVICE, x->recv);
+    rf_memory_free(be, RF_MEMORY_DEVICE, x->send);
+    rf_free(x->next);
+    rf_free(x->share_end);
+    rf_free(x->recv_bytes);
+    rf_free(x->send_bytes);
+    rf_memory_free(be, RF_MEMORY_DEVICE, x->device_index);
+    rf_free(x->index);
+    rf_free(x->sources);
+    *x = (rf_exchange_scratch){0};
+}
+
+/* Positions of the batch that are moved now. */
+typedef struct span {
+    int64_t begin, end;           /* positions */
+    int64_t own_first, own_count; /* rows of this rank's share among them, from its first row */
+    int64_t n_send;               /* rows that this rank sends */
+} span;
+
+/* Where each token is, and how many bytes go from whom to whom; `index` becomes the rows that this
+ * rank sends, receiver by receiver. */
+static void plan_send(rf_activation_stream *st, const rf_reader *rd, span *sp)
+{
+    rf_exchange_scratch *x = &st->scratch;
+    int64_t row_bytes = rd->opts.point.width * (int64_t)sizeof(float), receiver = 0;
+    int64_t n = sp->end - sp->begin;
+
+#pragma omp parallel for schedule(static) if (n >= 1024)
+    for (int64_t i = 0; i < n; i++) {
+        x->sources[i] = rf_pool_find(st, rd, sp->begin + i);
+    }
+    for (int64_t r = 0; r < st->size; r++) {
+        int64_t first = 0, count = 0;
+        rf_comm_share(rd->end - rd->begin, RF_TOKEN_TILE, (int)r, (int)st->size, &first, &count);
+        x->share_end[r] = first + count;
+        x->send_bytes[r] = 0;
+        x->recv_bytes[r] = 0;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        const rf_token_source *source = &x->sources[i];
+        while (sp->begin + i - rd->begin >= x->share_end[receiver]) {
+            receiver++;
+        }
+        if (source->owner == st->rank) {
+            x->index[sp->n_send++] = source->row;
+            x->send_bytes[receiver] += row_bytes;
+        }
+        if (receiver == st->rank) {
+            x->recv_bytes[source->owner] += row_bytes;
+        }
+    }
+}
+
+/* What is known about the batch's rows without moving anything. */
+static void note_rows(const rf_activation_stream *st, rf_reader *rd, const span *sp)
+{
+    for (int64_t i = 0; i < sp->end - sp->begin; i++) {
+        const rf_token_source *source = &st->scratch.sources[i];
+        int64_t row = sp->begin + i - rd->begin - rd->first;
+        rd->n_valid += source->is_valid;
+        if (row >= 0 && row < rd->count) {
+            rd->valid[row] = source->is_valid;
+            rd->pictures[row] = source->picture;
+            rd->tokens[row] = source->token;
+        }
+    }
+}
+
+/* to[i] = from[index[i]], rows of `width`. */
+static rf_status gather(rf_activation_stream *st, int64_t width, void *from, int64_t n_from,
+                        void *to, int64_t n)
+{
+    rf_status status = RF_OK;
+    rf_exchange_scratch *x = &st->scratch;
+
+    if (n == 0) {
+        return RF_OK;
+    }
+    rf_view src = rf_view_2d(from, n_from, width), dst = rf_view_2d(to, n, width);
+    rf_view index = rf_view_nd(x->device_index, RF_I64, 1, (const int64_t[]){n});
+    RF_TRY(rf_copy_in(st->stream, x->device_index, x->index, (size_t)n * sizeof *x->index));
+    RF_TRY(rf_gather_rows(st->stream, &src, &index, &dst));
+    RF_TRY(rf_stream_synchronise(st->stream)); /* `index` is written anew */
+fail:
+    return status;
+}
+
+/* `index` becomes the place in the receive buffer, sender by sender, of each of the share's rows.
+ */
+static void plan_unpack(rf_activation_stream *st, const rf_reader *rd, const span *sp)
+{
+    rf_exchange_scratch *x = &st->scratch;
+    int64_t row_bytes = rd->opts.point.width * (int64_t)sizeof(float), n = 0;
+    const rf_token_source *own = x->sources + (rd->begin + rd->first + sp->own_first - sp->begin);
+
+    for (int64_t r = 0; r < st->size; r++) {
+        x->next[r] = n;
+        n += x->recv_bytes[r] / row_bytes;
+    }
+    for (int64_t i = 0; i < sp->own_count; i++) {
+        x->index[i] = x->next[own[i].owner]++;
+    }
+}
+
+/* Rows of the pool to the batch's owners. Collective. */
+static rf_status move_rows(rf_activation_stream *st, rf_reader *rd, const span *sp)
+{
+    rf_status status = RF_OK;
+    rf_exchange_scratch *x = &st->scratch;
+    const rf_site *site = &st->sites[rd->site];
+    int64_t width = rd->opts.point.width;
+    int64_t n_rows = st->pool.capacity * st->order.group_pictures * site->n_rows;
+    void *rows = st->pool.rows[rd->site];
+    char *to = (char *)rd->x + sp->own_first * width * (int64_t)sizeof(float);
+
+    if (st->size == 1) {
+        return gather(st, width, rows, n_rows, to, sp->n_send);
+    }
+    status = gather(st, width, rows, n_rows, x->send, sp->n_send);
+    RF_TRY(rf_comm_agree(st->comm, status));
+    status = rf_all_to_all(st->stream, st->comm, x->send, x->send_bytes, x->recv, x->recv_bytes);
+    if (status == RF_OK && sp->own_count > 0) {
+        plan_unpack(st, rd, sp);
+        status = gather(st, width, x->recv, sp->own_count, to, sp->own_count);
+    }
+    RF_TRY(rf_comm_agree(st->comm, status));
+fail:
+    return status;
+}
+
+rf_status rf_reader_fill(rf_activation_stream *st, rf_reader *rd)
+{
+    rf_status status = RF_OK;
+    span sp = {.begin = rd->filled};
+    int64_t pool_begin = 0, pool_end = 0;
+
+    if (st->at < 0) {
+        return RF_OK;
+    }
+    rf_order_pool_span(&st->order, st->at_epoch, st->at % st->order.n_pools, rd->n_rows,
+                       &pool_begin, &pool_end);
+    sp.end = rf_min_i64(rd->end, pool_end);
+    if (sp.begin >= sp.end) {
+        return RF_OK;
+    }
+    RF_BUG(sp.begin >= pool_begin,
+           "token %" PRId64 " of '%s' is behind the pool that begins with %" PRId64, sp.begin,
+           rd->opts.point.name, pool_begin);
+    RF_TRY(rf_pool_require(st, st->at));
+    int64_t own_begin = rf_max_i64(sp.begin - rd->begin, rd->first);
+    int64_t own_end = rf_min_i64(sp.end - rd->begin, rd->first + rd->count);
+    sp.own_first = rf_max_i64(0, own_begin - rd->first);
+    sp.own_count = rf_max_i64(0, own_end - own_begin);
+    plan_send(st, rd, &sp);
+    note_rows(st, rd, &sp);
+    RF_TRY(move_rows(st, rd, &sp));
+    rd->filled = sp.end;
+fail:
+    return status;
+}
