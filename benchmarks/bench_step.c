@@ -1,0 +1,448 @@
+/* The training step of one coder and its parts, against the bare encoder product of the same shape
+ * in the same run. Data are planted: each token is a sum of few dictionary rows, used by a
+ * heavy-tailed law, with heavy- tailed weights, noise, and two dimensions that are far off. */
+#include "refract/train.h"
+
+#include <dnnl.h>
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_BATCHES = 2, MAX_STEPS = 1000, N_VARIANTS = 2, N_BARE = 3, ATOMS_A_TOKEN = 48 };
+
+typedef struct options {
+    const char *architecture;
+    int64_t width, latents, k, batch, steps, threads;
+    double dead;
+} options;
+
+typedef struct bench {
+    options o;
+    rf_comm *comm;
+    rf_backend *be;
+    rf_stream *s;
+    rf_coder *coder;
+    rf_optimiser *opt;
+    rf_step *step;
+    float *x[N_BATCHES];
+    double parts[RF_STEP_N_PARTS];
+    double part_seconds[N_VARIANTS][RF_STEP_N_PARTS + 1][MAX_STEPS]; /* the last is the whole */
+    double bare_seconds[N_BARE][MAX_STEPS];
+    rf_step_metrics last[N_VARIANTS];
+    float *products;
+    int64_t products_len;
+    int64_t *since;
+    float *bias;
+} bench;
+
+/* ---- planted data -------------------------------------------------------------------------- */
+
+static float uniform(uint32_t word)
+{
+    return ((float)(word >> 8) + 0.5f) * 0x1p-24f;
+}
+
+static void plant_token(const options *o, const float *atoms, int64_t token, float *x)
+{
+    float z[4];
+    for (int64_t j = 0; j < o->width; j += 4) {
+        rf_random_normal4(7, RF_RANDOM_TEST, (uint64_t)token, (uint64_t)j, z);
+        for (int64_t i = j; i < rf_min_i64(j + 4, o->width); i++) {
+            x[i] = 0.1f * z[i - j] + (i == 3 || i == o->width / 2 ? 30.0f + z[i - j] : 0.0f);
+        }
+    }
+    for (uint64_t a = 0; a < ATOMS_A_TOKEN; a++) {
+        uint32_t u[4];
+        rf_random_u32x4(8, RF_RANDOM_TEST, (uint64_t)token, a, u);
+        rf_random_normal4(9, RF_RANDOM_TEST, (uint64_t)token, a, z);
+        int64_t atom = (int64_t)(powf(uniform(u[0]), 3.0f) * (float)o->latents);
+        atom = rf_permute(3, RF_RANDOM_TEST, 0, 0, o->latents, rf_min_i64(atom, o->latents - 1));
+        float weight = expf(0.8f * z[0]); /* log-normal */
+        for (int64_t i = 0; i < o->width; i++) {
+            x[i] += weight * atoms[atom * o->width + i];
+        }
+    }
+}
+
+static rf_status plant(bench *b)
+{
+    rf_status status = RF_OK;
+    const options *o = &b->o;
+    const float *atoms = rf_coder_view(b->coder, RF_CODER_W_DEC).data;
+    for (int i = 0; i < N_BATCHES; i++) {
+        RF_ALLOC(b->x[i], o->batch * o->width);
+#pragma omp parallel for schedule(static)
+        for (int64_t t = 0; t < o->batch; t++) {
+            plant_token(o, atoms, t + i * o->batch, b->x[i] + t * o->width);
+        }
+    }
+fail:
+    return status;
+}
+
+/* ---- set up -------------------------------------------------------------------------------- */
+
+/* Random dictionary, then data made of it, then b_dec and V from the data. */
+static rf_status set_up(bench *b)
+{
+    rf_status status = RF_OK;
+    rf_coder_settings settings;
+    float *noise = NULL;
+    int n_threads;
+    RF_TRY(rf_settings_defaults(&rf_coder_settings_table, &settings));
+    settings.latents = b->o.latents;
+    settings.k = b->o.k;
+    for (int i = 0; i < rf_architecture_count(); i++) {
+        if (strcmp(rf_architecture_at(i)->name, b->o.architecture) == 0) {
+            settings.architecture = i;
+        }
+    }
+    RF_TRY(rf_cast_int(b->o.threads, "--threads", &n_threads));
+    RF_TRY(rf_backend_cpu_create(n_threads, &b->be));
+    RF_TRY(rf_stream_create(b->be, &b->s));
+    RF_TRY(rf_coder_create(b->be, &settings, b->o.width, &b->coder));
+    RF_ALLOC(noise, 2 * b->o.width);
+    noise[0] = 1.0f; /* any sample with a variance: the dictionary does not depend on it */
+    rf_view sample = rf_view_2d(noise, 2, b->o.width);
+    RF_TRY(rf_coder_init(b->coder, b->s, &sample));
+    RF_TRY(plant(b));
+    sample = rf_view_2d(b->x[0], rf_min_i64(1024, b->o.batch), b->o.width);
+    RF_TRY(rf_coder_init(b->coder, b->s, &sample));
+    RF_TRY(rf_optimiser_create(b->be, b->coder, &b->opt));
+    const rf_coder *coders[] = {b->coder};
+    rf_step_opts opts = {.max_rows = b->o.batch, .part_seconds = b->parts};
+    RF_TRY(rf_step_create(b->be, b->comm, coders, 1, &opts, &b->step));
+    RF_ALLOC(b->since, b->o.latents);
+    RF_ALLOC(b->bias, b->o.latents);
+fail:
+    rf_free(noise);
+    return status;
+}
+
+/* The bias that leaves about k latents active: the mean of the tokens' k-th pre-activations. */
+static rf_status sparse_bias(bench *b, float *out)
+{
+    rf_status status = RF_OK;
+    int64_t n = rf_min_i64(64, b->o.batch), capacity = n * b->o.k;
+    rf_codes codes = {0};
+    float *centred = NULL;
+    double sum = 0.0;
+    RF_TRY(rf_codes_create(b->be, n, capacity, &codes));
+    RF_ALLOC(centred, n * b->o.width);
+    rf_view x = rf_view_2d(b->x[0], n, b->o.width), c = rf_view_2d(centred, n, b->o.width);
+    rf_view b_dec = rf_coder_view(b->coder, RF_CODER_B_DEC);
+    RF_TRY(rf_residual(
+        b->s, &(rf_residual_args){
+                  .x = x, .x_hat = rf_view_2d(b_dec.data, 1, b->o.width), .g = c, .scale = -1.0f}));
+    rf_encode_args args = {.x = c,
+                           .w_enc = rf_coder_view(b->coder, RF_CODER_W_ENC),
+                           .b_enc = rf_coder_view(b->coder, RF_CODER_B_ENC),
+                           .n_lists = 1};
+    args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK, .k = b->o.k, .codes = &codes};
+    RF_TRY(rf_encode(b->s, &args));
+    for (int64_t r = 0; r < n; r++) {
+        float least = INFINITY;
+        for (int64_t e = codes.row_start[r]; e < codes.row_start[r + 1]; e++) {
+            least = fminf(least, codes.value[e]);
+        }
+        sum += isfinite(least) ? (double)least : 0.0;
+    }
+    *out = (float)(-sum / (double)n);
+fail:
+    rf_free(centred);
+    rf_codes_destroy(b->be, &codes);
+    return status;
+}
+
+/* Before each step. TopK: variant 0 has no dead latent, variant 1 a share of them. ReLU: variant 0
+ * starts dense, variant 1 sparse. */
+static rf_status prepare(bench *b, int variant)
+{
+    rf_status status = RF_OK;
+    rf_view since = rf_coder_view(b->coder, RF_CODER_TOKENS_SINCE_FIRED);
+    rf_view b_enc = rf_coder_view(b->coder, RF_CODER_B_ENC);
+    size_t n = (size_t)b->o.latents;
+    if (rf_coder_architecture(b->coder)->may_be_dense) {
+        rf_coder_state state;
+        float bias = 0.0f;
+        memset(b->bias, 0, sizeof(float) * n);
+        RF_TRY(rf_copy_in(b->s, b_enc.data, b->bias, sizeof(float) * n));
+        if (variant == 1) {
+            RF_TRY(sparse_bias(b, &bias));
+        }
+        for (size_t i = 0; i < n; i++) {
+            b->bias[i] = bias;
+        }
+        RF_TRY(rf_copy_in(b->s, b_enc.data, b->bias, sizeof(float) * n));
+        RF_TRY(rf_coder_get_state(b->coder, b->s, &state));
+        state.counters[RF_COUNTER_DENSE] = variant == 0;
+        RF_TRY(rf_coder_set_state(b->coder, b->s, &state));
+    } else {
+        int64_t dead = (int64_t)(b->o.dead * (double)b->o.latents);
+        for (int64_t i = 0; i < b->o.latents; i++) {
+            bool is_dead = rf_permute(5, RF_RANDOM_TEST, 0, 0, b->o.latents, i) < dead;
+            b->since[i] = variant == 1 && is_dead ? INT64_C(1) << 40 : 0;
+        }
+        RF_TRY(rf_copy_in(b->s, since.data, b->since, sizeof(int64_t) * n));
+    }
+    RF_TRY(rf_stream_synchronise(b->s));
+fail:
+    return status;
+}
+
+/* ---- measuring ----------------------------------------------------------------------------- */
+
+static rf_status one_step(bench *b, int variant, int64_t i)
+{
+    rf_status status = RF_OK;
+    rf_step_rates rates = rf_step_rates_default();
+    rf_token_batch batch = {.x = rf_view_2d(b->x[i % N_BATCHES], b->o.batch, b->o.width),
+                            .n_rows = b->o.batch,
+                            .n_valid = b->o.batch};
+    RF_TRY(prepare(b, variant));
+    memset(b->parts, 0, sizeof b->parts);
+    double t0 = rf_now();
+    RF_TRY(rf_step_run(b->step, b->coder, b->opt, &batch, &rates, &b->last[variant]));
+    b->part_seconds[variant][RF_STEP_N_PARTS][i] = rf_now() - t0;
+    for (int p = 0; p < RF_STEP_N_PARTS; p++) {
+        b->part_seconds[variant][p][i] = b->parts[p];
+    }
+    if (b->last[variant].skipped) {
+        RF_FAIL(RF_ERR_NUMERIC, "a step was skipped: its loss is not finite");
+    }
+fail:
+    return status;
+}
+
+static const struct {
+    const char *name;
+    int64_t rows, latents; /* 0: whole, on all threads */
+} bare[N_BARE] = {
+    {"whole", 0, 0}, {"tiles 256 x 1024", 256, 1024}, {"tiles 512 x 2048", 512, 2048}};
+
+static void bare_product(bench *b, int which, int64_t i)
+{
+    const options *o = &b->o;
+    const float *x = b->x[i % N_BATCHES], *w = rf_coder_view(b->coder, RF_CODER_W_ENC).data;
+    int64_t d = o->width, rows = bare[which].rows, latents = bare[which].latents;
+    double t0 = rf_now();
+    if (rows == 0) {
+        dnnl_sgemm('N', 'T', o->batch, o->latents, d, 1.0f, x, d, w, d, 0.0f, b->products,
+                   o->latents);
+    } else {
+#pragma omp parallel for schedule(dynamic, 1)
+        for (int64_t r = 0; r < o->batch; r += rows) {
+            float *out = b->products + omp_get_thread_num() * rows * latents;
+            for (int64_t f = 0; f < o->latents; f += latents) {
+                dnnl_sgemm('N', 'T', rf_min_i64(rows, o->batch - r),
+                           rf_min_i64(latents, o->latents - f), d, 1.0f, x + r * d, d, w + f * d, d,
+                           0.0f, out, latents);
+            }
+        }
+    }
+    b->bare_seconds[which][i] = rf_now() - t0;
+}
+
+/* Peak resident memory of this process so far, in bytes. */
+static double peak_memory(void)
+{
+    char line[256];
+    double kib = 0.0;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        if (strncmp(line, "VmHWM:", 6) == 0) {
+            kib = strtod(line + 6, NULL);
+        }
+    }
+    if (f != NULL) {
+        fclose(f);
+    }
+    return kib * 1024.0;
+}
+
+static rf_status measure(bench *b, double *peak)
+{
+    rf_status status = RF_OK;
+    for (int v = 0; v < N_VARIANTS;
+         v++) { /* warm up, and see the memory before the bare products' */
+        RF_TRY(one_step(b, v, 0));
+    }
+    *peak = peak_memory();
+    b->products_len =
+        rf_max_i64(b->o.batch * b->o.latents, (int64_t)omp_get_max_threads() * 512 * 2048);
+    RF_ALLOC(b->products, b->products_len);
+    for (int64_t i = 0; i < b->o.steps; i++) {
+        for (int which = 0; which < N_BARE; which++) {
+            bare_product(b, which, i);
+        }
+        for (int v = 0; v < N_VARIANTS; v++) {
+            RF_TRY(one_step(b, v, i));
+        }
+    }
+fail:
+    return status;
+}
+
+/* ---- report -------------------------------------------------------------------------------- */
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorts `seconds`, prints a line, returns the median. */
+static double print_times(const char *name, double *seconds, int64_t n, double flop)
+{
+    qsort(seconds, (size_t)n, sizeof *seconds, by_value);
+    double median = seconds[n / 2];
+    printf("  %-20s %9.4f %9.4f %9.4f", name, seconds[0], median, seconds[n - 1]);
+    if (flop > 0.0 && median > 0.0) {
+        printf("  %8.1f GFLOP  %7.1f GFLOP/s", flop * 1e-9, flop * 1e-9 / median);
+    }
+    printf("\n");
+    return median;
+}
+
+/* Multiplications and additions of a part. */
+static double work_of(const bench *b, int variant, rf_step_part part)
+{
+    const rf_step_metrics *m = &b->last[variant];
+    double n = (double)b->o.batch, d = (double)b->o.width, f = (double)b->o.latents;
+    double entries = m->dense_path ? f : m->l0;
+    switch (part) {
+    case RF_PART_PRODUCT:
+        return 2.0 * n * d * f;
+    case RF_PART_DECODE:
+    case RF_PART_D_VALUE:
+        return 2.0 * n * d * entries;
+    case RF_PART_BY_LATENT:
+        return 4.0 * n * d * entries;
+    default:
+        return 0.0;
+    }
+}
+
+static double report_variant(bench *b, int v)
+{
+    const rf_step_metrics *m = &b->last[v];
+    printf("\n%s path, %.1f %% dead: L0 %.1f, explained variance %.3f, %lld fired\n",
+           m->dense_path ? "dense" : "sparse", 100.0 * (double)m->n_dead / (double)b->o.latents,
+           m->l0, m->explained_variance, (long long)m->n_fired);
+    printf("  %-20s %9s %9s %9s\n", "seconds", "min", "median", "max");
+    for (int p = 0; p < RF_STEP_N_PARTS; p++) {
+        print_times(rf_step_part_name((rf_step_part)p), b->part_seconds[v][p], b->o.steps,
+                    work_of(b, v, (rf_step_part)p));
+    }
+    return print_times("whole step", b->part_seconds[v][RF_STEP_N_PARTS], b->o.steps, 0.0);
+}
+
+static void report(bench *b, double peak)
+{
+    const options *o = &b->o;
+    double product = INFINITY, step[N_VARIANTS];
+    printf("%s, width %lld, latents %lld, k %lld, batch %lld, %lld steps, %s\n", o->architecture,
+           (long long)o->width, (long long)o->latents, (long long)o->k, (long long)o->batch,
+           (long long)o->steps, rf_backend_describe(b->be));
+    printf("  %-20s %9s %9s %9s\n", "bare product, s", "min", "median", "max");
+    for (int which = 0; which < N_BARE; which++) {
+        product = fmin(product, print_times(bare[which].name, b->bare_seconds[which], o->steps,
+                                            work_of(b, 0, RF_PART_PRODUCT)));
+    }
+    for (int v = 0; v < N_VARIANTS; v++) {
+        step[v] = report_variant(b, v);
+    }
+    double batch = 4.0 * N_BATCHES * (double)(o->batch * o->width);
+    printf("\npeak memory %.2f GB and %.3f GB of batches; the step's own buffers %.3f GB with "
+           "gradients\n",
+           (peak - batch) * 1e-9, batch * 1e-9, (double)rf_step_bytes(b->step) * 1e-9);
+    printf("ratio of the other variant %.3f\n", step[1] / product);
+    printf("ratio %.3f\n", step[0] / product);
+}
+
+/* ---- command line -------------------------------------------------------------------------- */
+
+static rf_status read_options(int argc, char **argv, options *o)
+{
+    rf_status status = RF_OK;
+    struct {
+        const char *name;
+        int64_t *value;
+    } numbers[] = {{"--width", &o->width}, {"--latents", &o->latents}, {"--k", &o->k},
+                   {"--batch", &o->batch}, {"--steps", &o->steps},     {"--threads", &o->threads}};
+    for (int i = 1; i < argc; i += 2) {
+        bool known = false;
+        RF_REQUIRE(i + 1 < argc, "%s: a value is missing", argv[i]);
+        for (size_t j = 0; j < sizeof numbers / sizeof numbers[0]; j++) {
+            if (strcmp(argv[i], numbers[j].name) == 0) {
+                RF_TRY_DOING(rf_parse_i64(argv[i + 1], numbers[j].value), "%s", argv[i]);
+                known = true;
+            }
+        }
+        if (strcmp(argv[i], "--architecture") == 0) {
+            o->architecture = argv[i + 1];
+            known = true;
+        } else if (strcmp(argv[i], "--dead") == 0) {
+            RF_TRY_DOING(rf_parse_f64(argv[i + 1], &o->dead), "%s", argv[i]);
+            known = true;
+        }
+        RF_REQUIRE(known,
+                   "%s: expected --architecture, --width, --latents, --k, --batch, --steps, "
+                   "--dead or --threads",
+                   argv[i]);
+    }
+    RF_REQUIRE(rf_architecture_find(o->architecture) != NULL, "no architecture is called '%s'",
+               o->architecture);
+    RF_REQUIRE(o->width >= 1 && o->latents >= 1 && o->k >= 1 && o->batch >= 2 && o->steps >= 1 &&
+                   o->steps <= MAX_STEPS && o->dead >= 0.0 && o->dead <= 1.0,
+               "a size is out of range (steps at most %d, dead 0 to 1)", MAX_STEPS);
+fail:
+    return status;
+}
+
+static void tear_down(bench *b)
+{
+    rf_free(b->products);
+    rf_free(b->bias);
+    rf_free(b->since);
+    rf_step_destroy(b->step);
+    rf_optimiser_destroy(b->opt);
+    rf_coder_destroy(b->coder);
+    for (int i = 0; i < N_BATCHES; i++) {
+        rf_free(b->x[i]);
+    }
+    rf_stream_destroy(b->s);
+    rf_backend_destroy(b->be);
+    rf_comm_finish(b->comm);
+    rf_free(b);
+}
+
+int main(int argc, char **argv)
+{
+    rf_status status = RF_OK;
+    bench *b = NULL;
+    double peak = 0.0;
+    RF_ALLOC(b, 1);
+    b->o = (options){.architecture = "topk",
+                     .width = 768,
+                     .latents = 49152,
+                     .k = 64,
+                     .batch = 4096,
+                     .steps = 7,
+                     .dead = 0.1};
+    RF_TRY(rf_comm_start(&argc, &argv, &b->comm));
+    RF_TRY(read_options(argc, argv, &b->o));
+    RF_TRY(set_up(b));
+    RF_TRY(measure(b, &peak));
+    report(b, peak);
+fail:
+    if (status != RF_OK) {
+        fprintf(stderr, "bench_step: %s\n", rf_error_text());
+    }
+    if (b != NULL) {
+        tear_down(b);
+    }
+    return status == RF_OK ? 0 : 1;
+}

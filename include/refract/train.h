@@ -1,0 +1,220 @@
+/* train: optimisers, schedules, the step, many coders on one stream, sweeps, checkpoints, resume.
+ */
+#ifndef REFRACT_TRAIN_H
+#define REFRACT_TRAIN_H
+
+#include "refract/base.h"
+#include "refract/coder.h"
+#include "refract/comm.h"
+#include "refract/data.h"
+#include "refract/io.h"
+#include "refract/tensor.h"
+
+/* ---- step: one update of one coder
+ * -------------------------------------------------------------
+ *
+ * TopK:  L = mean |x - x_hat|^2 / V + alpha * mean |e - e_hat|^2 / V_e      (Gao et al. 2024)
+ *        e = x - x_hat (no gradient through it), V_e = mean |e - mean e|^2 of the batch, e_hat =
+ * the aux_k largest of the dead latents decoded without bias; no such term when none is dead or
+ *        when it is not finite.
+ * ReLU:  L = mean |x - x_hat|^2 / V + l1 * mean sum z
+ * Order: loss, backward, clip (norm over all parameters), project, Adam, renormalise. */
+
+/* Adam's moments of one coder, and how many updates it did. */
+typedef struct rf_optimiser rf_optimiser;
+rf_status rf_optimiser_create(rf_backend *be, const rf_coder *coder, rf_optimiser **out);
+void rf_optimiser_destroy(rf_optimiser *opt); /* NULL is fine */
+/* For checkpoints: "m/W_enc" ..., "v/W_enc" ..., "updates" (I64 [1]); device memory. */
+int rf_optimiser_n_tensors(const rf_optimiser *opt);
+const char *rf_optimiser_tensor_name(const rf_optimiser *opt, int idx);
+rf_view rf_optimiser_tensor_view(const rf_optimiser *opt, int idx);
+
+/* What changes from step to step. */
+typedef struct rf_step_rates {
+    double lr, beta1, beta2, eps;
+    double weight_decay; /* decoupled, of W_enc and W_dec */
+    double clip_norm;    /* 0: none */
+    double l1_scale;     /* of the architecture's l1 weight: warm-up */
+} rf_step_rates;
+/* lr 1e-4, betas 0.9 and 0.999, eps 1e-8, no decay, clip 1, l1_scale 1. */
+rf_step_rates rf_step_rates_default(void);
+
+/* Figures of one step over the valid tokens of the whole batch, the same on every rank; for TopK
+ * coders the same bits for any number of ranks. */
+typedef struct rf_step_metrics {
+    double loss, mse, l1,
+        aux;   /* loss = mse + l1 + aux; mse = mean |x - x_hat|^2 / V; NaN if skipped for it */
+    double l0; /* mean entries of a token */
+    double explained_variance; /* 1 - sum |x - x_hat|^2 / sum |x - mean x|^2 of the batch */
+    double grad_norm;          /* before clipping; 0 if skipped before it was known */
+    int64_t n_tokens;          /* valid ones */
+    int64_t n_dead;            /* latents that were dead when the step began */
+    int64_t n_fired;           /* latents with a value > 0 in this batch */
+    bool skipped; /* loss or gradient not finite (or no valid token): nothing changed */
+    bool dense_path;
+} rf_step_metrics;
+
+/* Parts of a step, for benchmarks. */
+typedef enum rf_step_part {
+    RF_PART_PRODUCT,
+    RF_PART_SELECT,
+    RF_PART_DECODE, /* with residual and metrics */
+    RF_PART_D_VALUE,
+    RF_PART_AUX, /* decode and d_value of the auxiliary list */
+    RF_PART_EXCHANGE,
+    RF_PART_INDEX,
+    RF_PART_BY_LATENT, /* gradients; on the dense path its three products */
+    RF_PART_CLIP,
+    RF_PART_UPDATE,
+    RF_PART_OTHER,
+    RF_STEP_N_PARTS
+} rf_step_part;
+const char *rf_step_part_name(rf_step_part part);
+
+/* Work space and gradient arena of a step, shared by all coders of a run. */
+typedef struct rf_step rf_step;
+
+typedef struct rf_step_opts {
+    int64_t max_rows;     /* of a whole batch, all ranks */
+    double *part_seconds; /* host [RF_STEP_N_PARTS], += seconds of each part; NULL: not measured */
+} rf_step_opts;
+
+/* Made for the largest of `coders`, which are not kept. Borrows `be` and `comm`. Local. */
+rf_status rf_step_create(rf_backend *be, const rf_comm *comm, const rf_coder *const *coders,
+                         int64_t n_coders, const rf_step_opts *opts, rf_step **out);
+void rf_step_destroy(rf_step *step); /* NULL is fine */
+/* Bytes of its buffers. */
+int64_t rf_step_bytes(const rf_step *step);
+
+/* One step of `coder` with `opt` on this rank's share of a batch. Collective; coder, opt, rates and
+ * the batch's n_rows must agree. Shares are those of rf_comm_share(n_rows, RF_TOKEN_TILE): in rank
+ * order, possibly empty. `out` may be NULL. A batch whose loss or gradient is not finite changes
+ * nothing but counter RF_COUNTER_SKIPPED, on every rank alike, and is RF_OK. */
+rf_status rf_step_run(rf_step *step, rf_coder *coder, rf_optimiser *opt,
+                      const rf_token_batch *batch, const rf_step_rates *rates,
+                      rf_step_metrics *out);
+
+/* ---- run: settings ------------------------------------------------------------------------------
+ */
+
+typedef enum rf_schedule_kind {
+    RF_SCHEDULE_CONSTANT,
+    RF_SCHEDULE_LINEAR,
+    RF_SCHEDULE_COSINE,
+} rf_schedule_kind;
+typedef enum rf_device { RF_DEVICE_AUTO, RF_DEVICE_CPU, RF_DEVICE_CUDA } rf_device;
+typedef enum rf_resume { RF_RESUME_NEVER, RF_RESUME_AUTO, RF_RESUME_MUST } rf_resume;
+
+/* What each means, its default and range: the tables below. */
+typedef struct rf_model_settings {
+    char path[RF_PATH_LEN];
+    int64_t image_size;
+} rf_model_settings;
+
+typedef struct rf_train_settings {
+    int64_t batch_tokens, epochs, total_tokens;
+    double lr;
+    int schedule; /* rf_schedule_kind */
+    int64_t warmup_steps;
+    double lr_end;
+    double beta1, beta2, eps, clip_norm;
+    int64_t seed, sample_tokens;
+    double max_skipped_share;
+    int device; /* rf_device */
+    int64_t threads, checkpoint_every, keep_checkpoints, log_every;
+    int resume; /* rf_resume */
+} rf_train_settings;
+
+typedef struct rf_output_settings {
+    char dir[RF_PATH_LEN];
+    char select[256];
+} rf_output_settings;
+
+/* One coder after `each` and `sweep`, with its own copy of the training settings. */
+typedef struct rf_coder_spec {
+    rf_coder_settings coder;
+    rf_train_settings train;
+} rf_coder_spec;
+
+typedef struct rf_run_settings {
+    rf_model_settings model;
+    rf_data_settings data;
+    rf_activations_settings activations;
+    rf_train_settings train;
+    rf_output_settings output;
+    rf_coder_spec *coders; /* [n_coders] */
+    int64_t n_coders;
+} rf_run_settings;
+
+extern const rf_settings_table rf_model_settings_table;
+extern const rf_settings_table rf_train_settings_table;
+extern const rf_settings_table rf_output_settings_table;
+
+/* Read the file `path`, put `overrides` ("train.lr=1e-3") over it, walk `each`, multiply `sweep`,
+ * check everything. Caller frees with rf_run_settings_free. Local. Errors: SETTING names file,
+ * line, key path and the nearest valid key; NOT_FOUND, IO, FORMAT of the file. */
+rf_status rf_run_settings_load(const char *path, const char *const *overrides, int64_t n_overrides,
+                               rf_run_settings **out);
+/* The same from text; `name` stands for the file in messages. Local. */
+rf_status rf_run_settings_parse(const char *yaml, const char *name, const char *const *overrides,
+                                int64_t n_overrides, rf_run_settings **out);
+void rf_run_settings_free(rf_run_settings *settings); /* NULL is fine */
+/* Every key of every section and coder, without `each` and `sweep`: reading it gives the same
+ * settings again. Local. */
+rf_status rf_run_settings_write_yaml(const rf_run_settings *settings, rf_str *out);
+/* All sections from their tables, and what `each` and `sweep` do. Local. */
+rf_status rf_run_settings_write_help(bool markdown, rf_str *out);
+
+/* The preprocessing for `model`: what its preprocessor_config.json says, scaled to image_size where
+ * that is set. Its height is the size to open the model with. Local. */
+rf_status rf_model_settings_transform(const rf_model_settings *model, rf_transform *out);
+/* The pictures of section `data`. Local. */
+rf_status rf_run_settings_pictures(const rf_run_settings *settings, rf_picture_list **out);
+
+/* ---- run: train, plan, open ---------------------------------------------------------------------
+ */
+
+typedef struct rf_train_report {
+    bool interrupted;   /* by a signal: a checkpoint was written, `train.resume=auto` goes on */
+    int signal;         /* that signal, or 0 */
+    int64_t steps;      /* ticks in all: passes over the coders in which one or more stepped */
+    int64_t first_step; /* where this call began: 0, or the checkpoint's */
+    int64_t n_failed;   /* coders of which too many steps were skipped for NaN or infinity */
+    int64_t n_bad_pictures;
+    double seconds;
+} rf_train_report;
+
+/* Everything of `refract train`: model, pictures, stream, coders, the loop, checkpoints, metrics
+ * and the files at the end, in the folder `output.dir`. Collective; `settings` must agree. Errors:
+ * SETTING (a used folder without `train.resume`; a checkpoint of other settings: names the key),
+ * NUMERIC (all coders failed), and what the parts give; the same on every rank, named with the rank
+ * it happened on. Checkpoints that were whole stay whole whatever happens. */
+rf_status rf_train_run(const rf_comm *comm, const rf_run_settings *settings, rf_train_report *out);
+
+/* A table of what the run will take with `n_ranks` ranks: memory of each rank, bytes read, FLOP,
+ * hours by a product that is timed for it. Local. */
+rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *out);
+
+/* The learning rate of a coder's step `step` (from 0) of `n_steps`. Linear warm-up, then the
+ * schedule over the remaining steps, never below lr_end * lr. */
+typedef struct rf_schedule {
+    int kind; /* rf_schedule_kind */
+    double lr, lr_end;
+    int64_t warmup_steps, n_steps;
+} rf_schedule;
+double rf_schedule_lr(const rf_schedule *schedule, int64_t step);
+
+/* A finished or interrupted run, for evaluation and export. */
+typedef struct rf_run rf_run;
+/* Read `dir`/config.yaml and find the newest whole checkpoint. Local. */
+rf_status rf_run_open(const char *dir, rf_run **out);
+void rf_run_close(rf_run *run); /* NULL is fine */
+/* `output.dir` is `dir`, wherever the folder was moved to. Borrowed. */
+const rf_run_settings *rf_run_get_settings(const rf_run *run);
+int64_t rf_run_step(const rf_run *run);                /* of the checkpoint */
+const char *rf_run_checkpoint_path(const rf_run *run); /* borrowed */
+/* Parameters and state of coder `idx`, no moments. Local. */
+rf_status rf_run_load_coder(rf_backend *be, rf_stream *s, const rf_run *run, int64_t idx,
+                            rf_coder **out);
+
+#endif

@@ -1,0 +1,198 @@
+/* The training run: open, begin, loop, and the files at the end. */
+#include "run_impl.h"
+
+#include <string.h>
+
+/* ---- what is said at the start -----------------------------------------------------------------
+ */
+
+/* Each line of `text` through the log. */
+static void log_lines(char *text)
+{
+    char *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
+        rf_log(RF_LOG_INFO, "%s", line);
+    }
+}
+
+static rf_status append_section(const rf_settings_table *table, const void *settings, rf_str *out)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_str_append(out, "%s\n", table->section));
+    for (int64_t i = 0; i < table->n_rows; i++) {
+        RF_TRY(rf_str_append(out, "  %-18s ", table->rows[i].key));
+        RF_TRY(rf_settings_format(&table->rows[i], settings, out));
+        RF_TRY(rf_str_append(out, "%s%s\n", table->rows[i].unit[0] != '\0' ? " " : "",
+                             table->rows[i].unit));
+    }
+fail:
+    return status;
+}
+
+static rf_status append_coders(const rf_training *t, rf_str *out)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_str_append(out, "coders\n  %-24s %-32s %-9s %-8s %8s %6s %10s %8s %9s\n", "name",
+                         "input", "tokens", "rule", "latents", "k", "lr", "batch", "steps"));
+    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+        const rf_trained *c = &t->coders[i];
+        RF_TRY(rf_str_append(
+            out,
+            "  %-24s %-32s %-9s %-8s %8" PRId64 " %6" PRId64 " %10.4g %8" PRId64 " %9" PRId64 "\n",
+            c->spec->coder.name, c->point.name,
+            rf_token_class_names[rf_coder_token_class(&c->spec->coder)],
+            rf_coder_architecture(c->coder)->name, rf_coder_n_latents(c->coder),
+            rf_coder_k(c->coder), c->spec->train.lr, c->spec->train.batch_tokens, c->n_batches));
+    }
+fail:
+    return status;
+}
+
+static rf_status log_start(const rf_training *t)
+{
+    rf_status status = RF_OK;
+    const rf_run_settings *s = t->settings;
+    rf_str text = {0};
+
+    RF_TRY(append_section(&rf_model_settings_table, &s->model, &text));
+    RF_TRY(append_section(&rf_data_settings_table, &s->data, &text));
+    RF_TRY(append_section(&rf_activations_settings_table, &s->activations, &text));
+    RF_TRY(append_section(&rf_train_settings_table, &s->train, &text));
+    RF_TRY(append_section(&rf_output_settings_table, &s->output, &text));
+    RF_TRY(append_coders(t, &text));
+    RF_TRY(rf_str_append(&text,
+                         "%d ranks, %" PRId64 " threads each, %s; %" PRId64
+                         " pictures to train on, %" PRId64 " held out\n",
+                         rf_comm_size(t->comm), t->n_threads, rf_backend_describe(t->be),
+                         rf_picture_list_n(t->pictures, RF_SPLIT_TRAIN),
+                         rf_picture_list_n(t->pictures, RF_SPLIT_HELD_OUT)));
+    log_lines(text.data);
+    for (int64_t i = 0; i < s->n_coders; i++) {
+        const rf_trained *c = &t->coders[i];
+        if (c->schedule.warmup_steps >= c->n_batches && c->n_batches > 0) {
+            rf_log(RF_LOG_WARN,
+                   "coder '%s' has %" PRId64 " steps and train.warmup_steps is %" PRId64
+                   ": its learning rate never reaches lr",
+                   c->spec->coder.name, c->n_batches, c->schedule.warmup_steps);
+        }
+    }
+fail:
+    rf_str_fini(&text);
+    return status;
+}
+
+/* ---- what is left at the end -------------------------------------------------------------------
+ */
+
+static rf_status write_summary(const rf_training *t)
+{
+    rf_status status = RF_OK;
+    const int64_t n = t->settings->n_coders;
+    rf_summary_row *rows = NULL;
+    rf_metrics_line *lines = NULL;
+    int64_t best = -1;
+    char path[RF_PATH_LEN];
+
+    RF_ALLOC(rows, n);
+    RF_ALLOC(lines, n);
+    for (int64_t i = 0; i < n; i++) {
+        const rf_trained *c = &t->coders[i];
+        rows[i] = (rf_summary_row){
+            .spec = c->spec, .last = &c->whole, .n_batches = c->n_batches, .failed = c->failed};
+        lines[i] = c->whole;
+        if (c->failed) {
+            lines[i].coder[0] = '\0'; /* never the best */
+        }
+    }
+    RF_TRY(rf_select_best(t->settings->output.select, lines, n, &best));
+    RF_TRY(rf_path_join(path, t->settings->output.dir, "summary.csv"));
+    RF_TRY(rf_summary_write(path, rows, n, best));
+    if (best >= 0) {
+        rf_log(RF_LOG_INFO, "%s: coder '%s'", t->settings->output.select,
+               t->coders[best].spec->coder.name);
+    }
+fail:
+    rf_free(lines);
+    rf_free(rows);
+    return status;
+}
+
+static rf_status write_coders(const rf_training *t)
+{
+    rf_status status = RF_OK;
+    char folder[RF_PATH_LEN], path[RF_PATH_LEN];
+    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+        const rf_trained *c = &t->coders[i];
+        RF_TRY(rf_run_folder_coder(t->settings->output.dir, c->spec->coder.name, folder));
+        RF_TRY(rf_path_join(path, folder, "coder.safetensors"));
+        RF_TRY(rf_summary_write_coder(path, t->stream, c->coder, c->spec, rf_vit_get_config(t->vit),
+                                      t->model_hash, t->picture_hash));
+    }
+fail:
+    return status;
+}
+
+static rf_status report_bad(const rf_training *t, rf_train_report *report)
+{
+    rf_status status = RF_OK;
+    rf_str text = {0};
+    RF_TRY(rf_activation_stream_bad(t->acts, &report->n_bad_pictures, &text));
+    if (report->n_bad_pictures > 0 && rf_comm_rank(t->comm) == 0) {
+        rf_log(RF_LOG_WARN, "%" PRId64 " pictures could not be read and were passed over:",
+               report->n_bad_pictures);
+        if (text.data != NULL) {
+            log_lines(text.data);
+        }
+    }
+fail:
+    rf_str_fini(&text);
+    return status;
+}
+
+/* Rank 0 writes; the status is the same on all. */
+static rf_status finish(rf_training *t, const rf_train_report *report)
+{
+    rf_status status = RF_OK;
+    if (rf_comm_rank(t->comm) == 0) {
+        RF_TRY(rf_metrics_log_close(t->metrics));
+        t->metrics = NULL;
+        RF_TRY(write_summary(t));
+        if (!report->interrupted) {
+            RF_TRY(write_coders(t));
+        }
+    }
+fail:
+    return rf_comm_agree(t->comm, status);
+}
+
+rf_status rf_train_run(const rf_comm *comm, const rf_run_settings *settings, rf_train_report *out)
+{
+    rf_status status = RF_OK;
+    rf_training t = {.comm = comm, .settings = settings};
+    const double start = rf_now();
+
+    memset(out, 0, sizeof *out);
+    RF_TRY(rf_training_enter_folder(&t));
+    RF_TRY(rf_training_open(&t));
+    if (rf_comm_rank(comm) == 0) {
+        status = log_start(&t);
+    }
+    RF_TRY(rf_comm_agree(comm, status));
+    RF_TRY(rf_training_begin(&t));
+    out->first_step = t.tick;
+    RF_TRY(rf_training_loop(&t, out));
+    RF_TRY(report_bad(&t, out));
+    RF_TRY(finish(&t, out));
+    for (int64_t i = 0; i < settings->n_coders; i++) {
+        out->n_failed += t.coders[i].failed;
+    }
+fail:
+    out->steps = t.tick;
+    out->seconds = rf_now() - start;
+    if (rf_metrics_log_close(t.metrics) != RF_OK && status == RF_OK) {
+        status = RF_ERR_IO;
+    }
+    rf_training_close(&t);
+    return status;
+}

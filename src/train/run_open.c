@@ -1,0 +1,150 @@
+/* A run's folder as others read it: settings, and the newest checkpoint that is whole. */
+#include "run_impl.h"
+
+#include <string.h>
+
+struct rf_run {
+    char checkpoint[RF_PATH_LEN];
+    rf_run_settings *settings;
+    int64_t step;
+};
+
+static rf_status load_coder(rf_backend *be, rf_stream *s, const char *path,
+                            const rf_coder_settings *settings, int64_t idx, rf_coder **out)
+{
+    rf_status status = RF_OK;
+    rf_coder *coder = NULL;
+    int64_t width = 0;
+
+    RF_TRY(rf_checkpoint_read_width(path, idx, settings, &width));
+    RF_TRY(rf_coder_create(be, settings, width, &coder));
+    rf_checkpoint_coder c = {.name = settings->name, .coder = coder};
+    RF_TRY(rf_checkpoint_read_coder(path, s, idx, &c));
+    *out = coder;
+    return RF_OK;
+fail:
+    rf_coder_destroy(coder);
+    return status;
+}
+
+/* Read every coder once: what was damaged shows in the checksums. */
+static rf_status check_coders(const char *path, const rf_run_settings *settings)
+{
+    rf_status status = RF_OK;
+    rf_backend *be = NULL;
+    rf_stream *s = NULL;
+    rf_coder *coder = NULL;
+
+    RF_TRY(rf_backend_cpu_create(1, &be));
+    RF_TRY(rf_stream_create(be, &s));
+    for (int64_t i = 0; i < settings->n_coders; i++) {
+        RF_TRY(load_coder(be, s, path, &settings->coders[i].coder, i, &coder));
+        rf_coder_destroy(coder);
+        coder = NULL;
+    }
+fail:
+    rf_stream_destroy(s);
+    rf_backend_destroy(be);
+    return status;
+}
+
+static rf_status check_checkpoint(const char *path, int64_t tick, const rf_run_settings *settings)
+{
+    rf_status status = RF_OK;
+    rf_checkpoint_header header = {0};
+    RF_TRY(rf_checkpoint_read_header(path, &header));
+    if (header.tick != tick || header.n_coders != settings->n_coders) {
+        RF_FAIL(RF_ERR_FORMAT,
+                "'%s' is of step %" PRId64 " with %" PRId64 " coders, expected step %" PRId64
+                " with %" PRId64,
+                path, header.tick, header.n_coders, tick, settings->n_coders);
+    }
+    RF_TRY(check_coders(path, settings));
+fail:
+    rf_checkpoint_header_fini(&header);
+    return status;
+}
+
+static rf_status find_checkpoint(rf_run *run, const char *dir)
+{
+    rf_status status = RF_OK;
+    int64_t *ticks = NULL, n = 0;
+
+    RF_TRY(rf_run_folder_list(dir, &ticks, &n));
+    if (n == 0) {
+        RF_FAIL(RF_ERR_NOT_FOUND, "'%s' has no checkpoint yet", dir);
+    }
+    for (int64_t i = n; i-- > 0;) {
+        RF_TRY(rf_run_folder_checkpoint(dir, ticks[i], run->checkpoint));
+        status = check_checkpoint(run->checkpoint, ticks[i], run->settings);
+        if (status == RF_OK) {
+            run->step = ticks[i];
+            break;
+        }
+        if (i > 0) {
+            rf_log(RF_LOG_WARN, "checkpoint of step %" PRId64 " cannot be used: %s", ticks[i],
+                   rf_error_text());
+        }
+    }
+fail:
+    rf_free(ticks);
+    return status;
+}
+
+rf_status rf_run_open(const char *dir, rf_run **out)
+{
+    rf_status status = RF_OK;
+    rf_run *run = NULL;
+    char config[RF_PATH_LEN];
+
+    *out = NULL;
+    RF_ALLOC(run, 1);
+    RF_TRY(rf_run_folder_config(dir, config));
+    if (!rf_file_exists(config)) {
+        RF_FAIL(RF_ERR_NOT_FOUND, "'%s' is no run folder: it has no config.yaml", dir);
+    }
+    RF_TRY(rf_run_settings_load(config, NULL, 0, &run->settings));
+    RF_TRY(rf_format(run->settings->output.dir, sizeof run->settings->output.dir, "%s", dir));
+    RF_TRY(find_checkpoint(run, dir));
+    *out = run;
+    return RF_OK;
+fail:
+    rf_run_close(run);
+    return status;
+}
+
+void rf_run_close(rf_run *run)
+{
+    if (run != NULL) {
+        rf_run_settings_free(run->settings);
+        rf_free(run);
+    }
+}
+
+const rf_run_settings *rf_run_get_settings(const rf_run *run)
+{
+    return run->settings;
+}
+
+int64_t rf_run_step(const rf_run *run)
+{
+    return run->step;
+}
+
+const char *rf_run_checkpoint_path(const rf_run *run)
+{
+    return run->checkpoint;
+}
+
+rf_status rf_run_load_coder(rf_backend *be, rf_stream *s, const rf_run *run, int64_t idx,
+                            rf_coder **out)
+{
+    rf_status status = RF_OK;
+
+    *out = NULL;
+    RF_REQUIRE(idx >= 0 && idx < run->settings->n_coders, "coder %" PRId64 " of a run of %" PRId64,
+               idx, run->settings->n_coders);
+    RF_TRY(load_coder(be, s, run->checkpoint, &run->settings->coders[idx].coder, idx, out));
+fail:
+    return status;
+}

@@ -1,0 +1,374 @@
+/* What a run is made of, and in which order: backend, model, pictures, stream, coders, work space.
+ * Local work ends in an agreement, so that all ranks go on or fail together. */
+#include "run_impl.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- threads -----------------------------------------------------------------------------------
+ */
+
+/* Cores that I may use, shared by the ranks of this host that may use just the same ones: bound
+ * ranks have cores of their own. */
+static rf_status share_cores(const rf_comm *host, int64_t *out)
+{
+    rf_status status = RF_OK;
+    cpu_set_t mine, *all = NULL;
+    int64_t *bytes = NULL, n_same = 0;
+    const int size = rf_comm_size(host);
+
+    CPU_ZERO(&mine);
+    if (sched_getaffinity(0, sizeof mine, &mine) != 0) { /* more CPUs than a set holds */
+        CPU_SET(0, &mine);
+    }
+    RF_ALLOC(all, size);
+    RF_ALLOC(bytes, size);
+    for (int r = 0; r < size; r++) {
+        bytes[r] = (int64_t)sizeof mine;
+    }
+fail:
+    status = rf_comm_agree(host, status);
+    if (status == RF_OK) {
+        status = rf_comm_allgatherv(host, &mine, all, bytes);
+    }
+    for (int r = 0; status == RF_OK && r < size; r++) {
+        n_same += CPU_EQUAL(&mine, &all[r]) ? 1 : 0;
+    }
+    if (status == RF_OK) {
+        *out = rf_max_i64(1, CPU_COUNT(&mine) / n_same);
+    }
+    rf_free(bytes);
+    rf_free(all);
+    return status;
+}
+
+rf_status rf_training_count_threads(const rf_comm *comm, int64_t asked, int64_t *out)
+{
+    rf_status status = RF_OK;
+    rf_comm *host = NULL;
+    int64_t from_environment = 0, n_shared = 1;
+    const char *text = getenv("OMP_NUM_THREADS");
+
+    RF_TRY(rf_comm_split_host(comm, &host));
+    RF_TRY(share_cores(host, &n_shared));
+    if (asked > 0) {
+        *out = asked;
+    } else if (text != NULL && rf_parse_i64(text, &from_environment) == RF_OK &&
+               from_environment > 0 && from_environment <= 4096) {
+        *out = from_environment;
+    } else {
+        *out = n_shared;
+    }
+fail:
+    rf_comm_destroy(host);
+    return status;
+}
+
+/* ---- model, pictures ---------------------------------------------------------------------------
+ */
+
+static rf_status open_backend(rf_training *t)
+{
+    rf_status status = RF_OK;
+    int n_threads = 1;
+
+    if (t->settings->train.device == RF_DEVICE_CUDA) {
+        RF_FAIL(RF_ERR_UNSUPPORTED,
+                "train.device: cuda: this version has no CUDA backend; use auto or cpu");
+    }
+    RF_TRY(rf_cast_int(t->n_threads, "train.threads", &n_threads));
+    RF_TRY(rf_backend_cpu_create(n_threads, &t->be));
+    RF_TRY(rf_stream_create(t->be, &t->stream));
+fail:
+    return status;
+}
+
+/* The size of the pictures that come out is what the model is opened for. */
+static rf_status check_image_size(const rf_training *t)
+{
+    rf_status status = RF_OK;
+    const int64_t size = rf_vit_get_config(t->vit)->image_size;
+    const int64_t height = rf_transform_height(&t->transform);
+    const int64_t width = rf_transform_width(&t->transform);
+    if (height != size || width != size) {
+        RF_FAIL(RF_ERR_SETTING,
+                "pictures come out of preprocessor_config.json as %" PRId64 " x %" PRId64
+                " and the model takes %" PRId64 " x %" PRId64 "; set model.image_size=%" PRId64,
+                height, width, size, size, height);
+    }
+fail:
+    return status;
+}
+
+static int64_t scale_size(int64_t size, int64_t to, int64_t from)
+{
+    return (2 * size * to + from) / (2 * from); /* to the nearest */
+}
+
+rf_status rf_model_settings_transform(const rf_model_settings *model, rf_transform *out)
+{
+    rf_status status = RF_OK;
+    const int64_t size = model->image_size;
+
+    RF_TRY_DOING(rf_transform_load(model->path, out), "model.path");
+    if (size > 0) { /* the same part of each picture, at another resolution */
+        const int64_t height = rf_transform_height(out), width = rf_transform_width(out);
+        out->shortest_edge = scale_size(out->shortest_edge, size, rf_min_i64(height, width));
+        out->resize_height = scale_size(out->resize_height, size, height);
+        out->resize_width = scale_size(out->resize_width, size, width);
+        out->crop_height = out->crop_height > 0 ? size : 0;
+        out->crop_width = out->crop_width > 0 ? size : 0;
+        RF_TRY_DOING(rf_transform_check(out), "model.image_size");
+    }
+fail:
+    return status;
+}
+
+static rf_status open_model(rf_training *t)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_model_settings_transform(&t->settings->model, &t->transform));
+    /* DINOv2's config says 518 and its pictures are 224: positions are interpolated to these. */
+    RF_TRY_DOING(
+        rf_vit_open(t->be, t->settings->model.path, rf_transform_height(&t->transform), &t->vit),
+        "model.path");
+    RF_TRY(check_image_size(t));
+    t->model_hash = rf_vit_hash(t->vit);
+fail:
+    return status;
+}
+
+rf_status rf_run_settings_pictures(const rf_run_settings *settings, rf_picture_list **out)
+{
+    const rf_picture_list_opts opts = {.folder = settings->data.path,
+                                       .holdout = settings->data.holdout,
+                                       .seed = (uint64_t)settings->train.seed,
+                                       .max_pictures = settings->data.max_pictures};
+    rf_status status = rf_picture_list_open(&opts, out);
+    if (status != RF_OK) {
+        rf_error_context("data.path");
+    }
+    return status;
+}
+
+static rf_status open_pictures(rf_training *t)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_run_settings_pictures(t->settings, &t->pictures));
+    t->picture_hash = rf_picture_list_hash(t->pictures);
+    if (rf_picture_list_n(t->pictures, RF_SPLIT_TRAIN) == 0) {
+        RF_FAIL(RF_ERR_SETTING,
+                "no picture is left to train on: all %" PRId64
+                " of '%s' are held out; lower data.holdout",
+                rf_picture_list_n(t->pictures, RF_SPLIT_ALL), t->settings->data.path);
+    }
+fail:
+    return status;
+}
+
+/* Ranks that see other files than rank 0 would train on something else. */
+static rf_status check_same_files(const rf_training *t)
+{
+    rf_status status = RF_OK;
+    uint64_t hashes[2] = {t->picture_hash, t->model_hash};
+    RF_TRY(rf_comm_bcast(t->comm, hashes, (int64_t)sizeof hashes, 0));
+    if (hashes[0] != t->picture_hash || hashes[1] != t->model_hash) {
+        status = rf_error_raise(RF_ERR_SETTING, __FILE__, __LINE__,
+                                "%s differs from what rank 0 sees; all ranks need the same files",
+                                hashes[0] != t->picture_hash ? "the list of pictures (data.path)"
+                                                             : "the model (model.path)");
+    }
+    status = rf_comm_agree(t->comm, status);
+fail:
+    return status;
+}
+
+/* ---- stream and coders -------------------------------------------------------------------------
+ */
+
+static rf_status find_points(rf_training *t)
+{
+    rf_status status = RF_OK;
+    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+        const rf_coder_settings *c = &t->settings->coders[i].coder;
+        RF_TRY_DOING(rf_vit_hook_find(rf_vit_get_config(t->vit), c->input, &t->coders[i].point),
+                     "coder '%s': input", c->name);
+    }
+fail:
+    return status;
+}
+
+static rf_status open_stream(rf_training *t)
+{
+    rf_status status = RF_OK;
+    const rf_run_settings *s = t->settings;
+    rf_reader_opts *readers = NULL;
+    const rf_activation_stream_opts opts = {.vit = t->vit,
+                                            .stream = t->stream,
+                                            .comm = t->comm,
+                                            .pictures = t->pictures,
+                                            .split = RF_SPLIT_TRAIN,
+                                            .transform = &t->transform,
+                                            .group_pictures = s->activations.group_pictures,
+                                            .pool_groups = s->activations.pool_groups,
+                                            .seed = (uint64_t)s->train.seed,
+                                            .keep_bytes = s->activations.keep_bytes,
+                                            .decode_threads = s->data.decode_threads,
+                                            .max_bad_share = s->data.max_bad_share};
+
+    readers = rf_calloc(s->n_coders, sizeof *readers);
+    RF_TRY(rf_comm_agree(t->comm, readers == NULL ? RF_ERR_NO_MEMORY : RF_OK));
+    for (int64_t i = 0; i < s->n_coders; i++) {
+        readers[i] = (rf_reader_opts){.point = t->coders[i].point,
+                                      .tokens = rf_coder_token_class(&s->coders[i].coder),
+                                      .batch_tokens = s->coders[i].train.batch_tokens,
+                                      .epochs = s->coders[i].train.epochs,
+                                      .total_tokens = s->coders[i].train.total_tokens};
+    }
+    RF_TRY(rf_activation_stream_open(&opts, readers, s->n_coders, &t->acts));
+fail:
+    rf_free(readers);
+    return status;
+}
+
+static rf_status create_coder(rf_training *t, int64_t idx)
+{
+    rf_status status = RF_OK;
+    rf_trained *c = &t->coders[idx];
+    const rf_train_settings *train = &c->spec->train;
+
+    RF_TRY_DOING(rf_coder_create(t->be, &c->spec->coder, c->point.width, &c->coder), "coder '%s'",
+                 c->spec->coder.name);
+    RF_TRY(rf_optimiser_create(t->be, c->coder, &c->opt));
+    c->n_batches = rf_activation_stream_n_batches(t->acts, idx);
+    c->tokens_per_epoch = rf_activation_stream_tokens_per_epoch(t->acts, idx);
+    c->n_tokens =
+        train->total_tokens > 0 ? train->total_tokens : c->tokens_per_epoch * train->epochs;
+    c->n_whole = rf_max_i64(c->n_tokens / train->batch_tokens, rf_min_i64(c->n_batches, 1));
+    c->schedule = (rf_schedule){.kind = train->schedule,
+                                .lr = train->lr,
+                                .lr_end = train->lr_end,
+                                .warmup_steps = train->warmup_steps,
+                                .n_steps = c->n_batches};
+fail:
+    return status;
+}
+
+static rf_status create_coders(rf_training *t)
+{
+    rf_status status = RF_OK;
+    const rf_coder **coders = NULL;
+    rf_step_opts opts = {0};
+
+    RF_ALLOC(coders, t->settings->n_coders);
+    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+        RF_TRY(create_coder(t, i));
+        coders[i] = t->coders[i].coder;
+        opts.max_rows = rf_max_i64(opts.max_rows, t->settings->coders[i].train.batch_tokens);
+    }
+    RF_TRY(rf_step_create(t->be, t->comm, coders, t->settings->n_coders, &opts, &t->step));
+fail:
+    rf_free(coders);
+    return status;
+}
+
+static rf_status open_local(rf_training *t)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_activations_settings_check(&t->settings->activations));
+    RF_TRY(open_backend(t));
+    RF_TRY(open_model(t));
+    RF_TRY(open_pictures(t));
+    RF_ALLOC(t->coders, t->settings->n_coders);
+    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+        t->coders[i].spec = &t->settings->coders[i];
+    }
+    RF_TRY(find_points(t));
+    RF_TRY(rf_run_settings_write_yaml(t->settings, &t->settings_yaml));
+fail:
+    return status;
+}
+
+rf_status rf_training_open(rf_training *t)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_training_count_threads(t->comm, t->settings->train.threads, &t->n_threads));
+    RF_TRY(rf_comm_agree(t->comm, open_local(t)));
+    RF_TRY(check_same_files(t));
+    RF_TRY(open_stream(t));
+    RF_TRY(rf_comm_agree(t->comm, create_coders(t)));
+fail:
+    return status;
+}
+
+void rf_training_close(rf_training *t)
+{
+    for (int64_t i = 0; t->coders != NULL && i < t->settings->n_coders; i++) {
+        rf_tfevents_close(t->coders[i].events);
+        rf_optimiser_destroy(t->coders[i].opt);
+        rf_coder_destroy(t->coders[i].coder);
+    }
+    rf_step_destroy(t->step);
+    rf_free(t->coders);
+    rf_activation_stream_close(t->acts);
+    rf_picture_list_close(t->pictures);
+    rf_vit_close(t->vit);
+    rf_stream_destroy(t->stream);
+    rf_backend_destroy(t->be);
+    rf_str_fini(&t->settings_yaml);
+    rf_folder_lock_release(t->lock);
+}
+
+/* ---- start values ------------------------------------------------------------------------------
+ */
+
+static rf_status init_on_device(rf_training *t, rf_trained *c, const float *rows, int64_t n,
+                                int64_t width)
+{
+    rf_status status = RF_OK;
+    void *device = NULL;
+    const size_t n_bytes = (size_t)(n * width) * sizeof *rows;
+
+    RF_TRY(rf_memory_alloc(t->be, RF_MEMORY_DEVICE, n_bytes, &device));
+    RF_TRY(rf_copy_in(t->stream, device, rows, n_bytes));
+    const rf_view sample = rf_view_2d(device, n, width);
+    RF_TRY(rf_coder_init(c->coder, t->stream, &sample));
+    RF_TRY(rf_stream_synchronise(t->stream));
+fail:
+    rf_memory_free(t->be, RF_MEMORY_DEVICE, device);
+    return status;
+}
+
+/* Also refuses samples with nothing in them. */
+static rf_status init_from(rf_training *t, rf_trained *c, const float *rows, int64_t n,
+                           int64_t width)
+{
+    rf_status status = RF_OK;
+    const char *name = c->spec->coder.name;
+    if (n == 0) {
+        RF_FAIL(RF_ERR_NUMERIC, "coder '%s': none of the first pictures could be read", name);
+    }
+    RF_TRY_DOING(init_on_device(t, c, rows, n, width), "coder '%s'", name);
+fail:
+    return status;
+}
+
+rf_status rf_training_init_coders(rf_training *t)
+{
+    rf_status status = RF_OK;
+    float *rows = NULL;
+    int64_t n = 0, width = 0;
+
+    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+        rf_trained *c = &t->coders[i];
+        RF_TRY(rf_activation_stream_sample(t->acts, i, c->spec->train.sample_tokens, &rows, &n,
+                                           &width));
+        RF_TRY(rf_comm_agree(t->comm, init_from(t, c, rows, n, width)));
+        rf_free(rows);
+        rows = NULL;
+    }
+fail:
+    rf_free(rows);
+    return status;
+}

@@ -1,0 +1,278 @@
+/* A run's settings: from a file and the command line to checked structs, and back to text. */
+#include "run_impl.h"
+
+#include <string.h>
+
+static const char *const sections[] = {"model", "data",  "activations", "coder", "coders",
+                                       "train", "sweep", "output",      NULL};
+
+void rf_run_settings_free(rf_run_settings *settings)
+{
+    if (settings != NULL) {
+        rf_free(settings->coders);
+        rf_free(settings);
+    }
+}
+
+static rf_status read_section(const rf_yaml *root, const rf_settings_table *table, void *out)
+{
+    rf_status status = RF_OK;
+    bool *given = NULL;
+    const rf_yaml *map = rf_yaml_find(root, table->section);
+
+    RF_ALLOC(given, table->n_rows);
+    RF_TRY(rf_settings_defaults(table, out));
+    RF_TRY(rf_settings_read(table, map, table->section, NULL, out, given));
+    RF_TRY(rf_settings_check_required(table, given, table->section, map != NULL ? map : root));
+fail:
+    rf_free(given);
+    return status;
+}
+
+static rf_status read_root(const rf_yaml *root, rf_run_settings *s)
+{
+    rf_status status = RF_OK;
+    if (root->kind != RF_YAML_MAP) {
+        return rf_yaml_fail(root, "expected a map of sections: model, data, coders, ...");
+    }
+    for (int64_t i = 0; i < root->n_items; i++) {
+        if (!rf_setting_keys_have(sections, root->keys[i])) {
+            return rf_setting_keys_raise(root->items[i], "", root->keys[i], sections);
+        }
+    }
+    RF_TRY(read_section(root, &rf_model_settings_table, &s->model));
+    RF_TRY(read_section(root, &rf_data_settings_table, &s->data));
+    RF_TRY(read_section(root, &rf_activations_settings_table, &s->activations));
+    RF_TRY(read_section(root, &rf_train_settings_table, &s->train));
+    RF_TRY(read_section(root, &rf_output_settings_table, &s->output));
+    RF_TRY(rf_coder_list_read(root, &s->train, &s->coders, &s->n_coders));
+    RF_TRY(rf_select_check(s->output.select));
+fail:
+    return status;
+}
+
+/* Takes `root`. */
+static rf_status from_yaml(rf_yaml *root, const char *const *overrides, int64_t n_overrides,
+                           rf_run_settings **out)
+{
+    rf_status status = RF_OK;
+    rf_run_settings *s = NULL;
+
+    for (int64_t i = 0; i < n_overrides; i++) {
+        RF_TRY(rf_yaml_override(root, overrides[i]));
+    }
+    RF_ALLOC(s, 1);
+    RF_TRY(read_root(root, s));
+    *out = s;
+    s = NULL;
+fail:
+    rf_run_settings_free(s);
+    rf_yaml_free(root);
+    return status;
+}
+
+rf_status rf_run_settings_load(const char *path, const char *const *overrides, int64_t n_overrides,
+                               rf_run_settings **out)
+{
+    rf_yaml *root = NULL;
+    *out = NULL;
+    rf_status status = rf_yaml_load(path, &root);
+    return status == RF_OK ? from_yaml(root, overrides, n_overrides, out) : status;
+}
+
+rf_status rf_run_settings_parse(const char *yaml, const char *name, const char *const *overrides,
+                                int64_t n_overrides, rf_run_settings **out)
+{
+    rf_yaml *root = NULL;
+    *out = NULL;
+    rf_status status = rf_yaml_parse(yaml, (int64_t)strlen(yaml), name, &root);
+    return status == RF_OK ? from_yaml(root, overrides, n_overrides, out) : status;
+}
+
+/* ---- back to text ------------------------------------------------------------------------------
+ */
+
+static rf_status write_section(const rf_settings_table *table, const void *settings, rf_str *out)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_str_append(out, "%s:\n", table->section));
+    RF_TRY(rf_settings_write_yaml(table, settings, 2, out));
+fail:
+    return status;
+}
+
+/* "  - name: x" and the coder's other keys under it. */
+static rf_status write_coder(const rf_coder_spec *spec, rf_str *out)
+{
+    rf_status status = RF_OK;
+    const rf_settings_table *table = &rf_train_settings_table;
+    int64_t start = out->len;
+
+    RF_TRY(rf_settings_write_yaml(&rf_coder_settings_table, &spec->coder, 4, out));
+    out->data[start + 2] = '-'; /* before the first key */
+    for (int64_t i = 0; i < table->n_rows; i++) {
+        if (!rf_train_setting_is_of_run(table->rows[i].key)) {
+            RF_TRY(rf_str_append(out, "    %s: ", table->rows[i].key));
+            RF_TRY(rf_settings_format(&table->rows[i], &spec->train, out));
+            RF_TRY(rf_str_append(out, "\n"));
+        }
+    }
+fail:
+    return status;
+}
+
+rf_status rf_run_settings_write_yaml(const rf_run_settings *s, rf_str *out)
+{
+    rf_status status = RF_OK;
+    RF_TRY(write_section(&rf_model_settings_table, &s->model, out));
+    RF_TRY(write_section(&rf_data_settings_table, &s->data, out));
+    RF_TRY(write_section(&rf_activations_settings_table, &s->activations, out));
+    RF_TRY(rf_str_append(out, "coders:\n"));
+    for (int64_t i = 0; i < s->n_coders; i++) {
+        RF_TRY(write_coder(&s->coders[i], out));
+    }
+    RF_TRY(write_section(&rf_train_settings_table, &s->train, out));
+    RF_TRY(write_section(&rf_output_settings_table, &s->output, out));
+fail:
+    return status;
+}
+
+static const char *const lists_help[] = {
+    "each",
+    "In a coder: lists walked together, {layer: 0..11}; one coder for each value, with "
+    "{layer} filled in wherever the coder's settings have it.",
+    "sweep",
+    "Axes that multiply: {coder.k: [32, 64], train.lr: {log: [1e-4, 4e-4, 3]}}. Every "
+    "coder is trained with every combination, under a name with a suffix for each axis "
+    "(x-k32-lr0.0001). A list of maps is several grids. Values are a list, a range a..b, "
+    "or {log: [first, last, n]} or {linear: [first, last, n]}."};
+
+rf_status rf_run_settings_write_help(bool markdown, rf_str *out)
+{
+    static const rf_settings_table *const tables[] = {
+        &rf_model_settings_table, &rf_data_settings_table,  &rf_activations_settings_table,
+        &rf_coder_settings_table, &rf_train_settings_table, &rf_output_settings_table};
+    rf_status status = RF_OK;
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        RF_TRY(rf_settings_write_help(tables[i], markdown, out));
+        RF_TRY(rf_str_append(out, "\n"));
+    }
+    for (size_t i = 0; i < sizeof lists_help / sizeof *lists_help; i += 2) {
+        RF_TRY(rf_str_append(out, markdown ? "## %s\n\n%s\n\n" : "%s: %s\n\n", lists_help[i],
+                             lists_help[i + 1]));
+    }
+fail:
+    return status;
+}
+
+/* ---- what two runs differ in -------------------------------------------------------------------
+ */
+
+/* Settings that shape nothing that is computed, or whose meaning a hash covers. */
+static bool may_change(const char *section, const char *key)
+{
+    static const char *const free_keys[] = {"train.checkpoint_every",
+                                            "train.log_every",
+                                            "train.keep_checkpoints",
+                                            "train.threads",
+                                            "train.resume",
+                                            "train.device",
+                                            "train.max_skipped_share",
+                                            "activations.keep_bytes",
+                                            "data.path",
+                                            "data.decode_threads",
+                                            "data.max_bad_share",
+                                            "model.path",
+                                            "output.dir",
+                                            "output.select",
+                                            "coders.max_skipped_share",
+                                            NULL};
+    char path[RF_NAME_LEN];
+    return rf_format(path, sizeof path, "%s.%s", section, key) == RF_OK &&
+           rf_setting_keys_have(free_keys, path);
+}
+
+/* SETTING when a row that shapes the result differs. `where` is the key path in front; `common`
+ * (may be NULL) are settings of the run that a coder's are copies of where it has none. */
+static rf_status compare(const rf_settings_table *table, const char *section, const char *where,
+                         const void *then, const void *now, const void *common)
+{
+    rf_status status = RF_OK;
+    rf_str a = {0}, b = {0}, c = {0};
+    for (int64_t i = 0; i < table->n_rows; i++) {
+        const rf_setting *row = &table->rows[i];
+        a.len = b.len = 0;
+        RF_TRY(rf_settings_format(row, then, &a));
+        RF_TRY(rf_settings_format(row, now, &b));
+        if (!may_change(section, row->key) && strcmp(a.data, b.data) != 0) {
+            if (common != NULL) {
+                RF_TRY(rf_settings_format(row, common, &c));
+                where = strcmp(b.data, c.data) == 0 ? table->section : where;
+            }
+            RF_FAIL(RF_ERR_SETTING,
+                    "%s.%s is %.200s and was %.200s in the checkpoint; set it back, or train in "
+                    "another output.dir",
+                    where, row->key, b.data, a.data);
+        }
+    }
+fail:
+    rf_str_fini(&a);
+    rf_str_fini(&b);
+    rf_str_fini(&c);
+    return status;
+}
+
+static rf_status compare_coder(const rf_coder_spec *then, const rf_coder_spec *now,
+                               const rf_train_settings *common, int64_t idx)
+{
+    rf_status status = RF_OK;
+    char where[64];
+    RF_TRY(rf_format(where, sizeof where, "coders.%" PRId64, idx));
+    RF_TRY(compare(&rf_coder_settings_table, "coders", where, &then->coder, &now->coder, NULL));
+    rf_train_settings own = now->train; /* those of the run were compared with `train` */
+    own.seed = then->train.seed;
+    own.device = then->train.device;
+    own.threads = then->train.threads;
+    own.checkpoint_every = then->train.checkpoint_every;
+    own.keep_checkpoints = then->train.keep_checkpoints;
+    own.log_every = then->train.log_every;
+    own.resume = then->train.resume;
+    RF_TRY(compare(&rf_train_settings_table, "coders", where, &then->train, &own, common));
+fail:
+    return status;
+}
+
+/* `train` itself shapes the order of the data by its seed; all else of it is in the coders. */
+static rf_status compare_seed(const rf_train_settings *then, const rf_train_settings *now)
+{
+    rf_status status = RF_OK;
+    if (then->seed != now->seed) {
+        RF_FAIL(RF_ERR_SETTING,
+                "train.seed is %" PRId64 " and was %" PRId64
+                " in the checkpoint; set it back, or train in another output.dir",
+                now->seed, then->seed);
+    }
+fail:
+    return status;
+}
+
+rf_status rf_run_settings_compare(const rf_run_settings *then, const rf_run_settings *now)
+{
+    rf_status status = RF_OK;
+    RF_TRY(compare(&rf_model_settings_table, "model", "model", &then->model, &now->model, NULL));
+    RF_TRY(compare(&rf_data_settings_table, "data", "data", &then->data, &now->data, NULL));
+    RF_TRY(compare(&rf_activations_settings_table, "activations", "activations", &then->activations,
+                   &now->activations, NULL));
+    RF_TRY(compare_seed(&then->train, &now->train));
+    if (then->n_coders != now->n_coders) {
+        RF_FAIL(RF_ERR_SETTING,
+                "the settings name %" PRId64 " coders and the checkpoint has %" PRId64
+                "; set them back, or train in another output.dir",
+                now->n_coders, then->n_coders);
+    }
+    for (int64_t i = 0; i < then->n_coders; i++) {
+        RF_TRY(compare_coder(&then->coders[i], &now->coders[i], &now->train, i));
+    }
+fail:
+    return status;
+}
