@@ -1,0 +1,204 @@
+/* eval: how good a trained coder is. Metrics on tokens, the model with the reconstruction in the
+ * place of what it was made of, and the record of both (eval.json). */
+#ifndef REFRACT_EVAL_H
+#define REFRACT_EVAL_H
+
+#include "refract/base.h"
+#include "refract/coder.h"
+#include "refract/comm.h"
+#include "refract/data.h"
+#include "refract/io.h"
+#include "refract/tensor.h"
+#include "refract/train.h"
+#include "refract/vit.h"
+
+/* ---- settings of `eval` -----------------------------------------------------------------------
+ */
+
+typedef struct rf_eval_settings {
+    int64_t max_held_out, max_trained_on; /* pictures; 0: all */
+    int64_t micro_batch;                  /* pictures in one forward pass */
+    bool substitution;                    /* also the model with the reconstruction spliced in */
+} rf_eval_settings;
+
+extern const rf_settings_table rf_eval_settings_table;
+
+/* ---- metrics: sums over tokens, and the figures that come of them -----------------------------
+ * All functions are local, on host memory. Sums are arenas of doubles, so that they may be added
+ * over groups of pictures and over ranks. */
+
+/* Which tokens a figure is about; a coder has those that it sees. */
+typedef enum rf_eval_class {
+    RF_EVAL_ALL, /* every token that the coder sees */
+    RF_EVAL_CLS,
+    RF_EVAL_REGISTER,
+    RF_EVAL_PATCH,
+} rf_eval_class;
+enum { RF_EVAL_N_CLASSES = 4 };
+const char *rf_eval_class_name(rf_eval_class class);
+
+typedef struct rf_token_span {
+    int64_t first, count; /* positions of a picture */
+} rf_token_span;
+
+/* The positions of one picture at a hook point, by class. */
+typedef struct rf_token_layout {
+    int64_t n_positions, width;
+    rf_token_span spans[RF_EVAL_N_CLASSES]; /* of a class that the point has not: count 0 */
+} rf_token_layout;
+
+/* Of `point` as a coder of `tokens` sees it. Errors: those of rf_token_class_rows. */
+rf_status rf_token_layout_init(const rf_vit_config *config, const rf_hook_point *point,
+                               rf_token_class tokens, rf_token_layout *out);
+
+/* What the activations of one hook point sum to: for each position how many pictures, the sum of
+ * x - shift and of |x - shift|^2. `shift` [width] is any vector near the mean: with it the variance
+ * loses no digits. Fields point into an arena of rf_site_sums_len doubles. */
+typedef struct rf_site_sums {
+    int64_t n_positions, width;
+    double *count;  /* [n_positions] */
+    double *square; /* [n_positions] */
+    double *sum;    /* [n_positions, width] */
+} rf_site_sums;
+int64_t rf_site_sums_len(int64_t n_positions, int64_t width);
+rf_site_sums rf_site_sums_bind(double *arena, int64_t n_positions, int64_t width);
+/* x [n_pictures, n_positions, width]; valid [n_pictures]. */
+void rf_site_sums_add(const rf_site_sums *sums, const float *x, const float *shift,
+                      const uint8_t *valid, int64_t n_pictures);
+/* Over the tokens of `span`: sum |x - mean|^2 about the mean of all of them, and about the mean of
+ * each position. */
+void rf_site_sums_variance(const rf_site_sums *sums, rf_token_span span, double *about_mean,
+                           double *about_position);
+/* The mean activation over the tokens of `span`, `mean` [width]; zeros when there are none. */
+void rf_site_sums_mean(const rf_site_sums *sums, rf_token_span span, const float *shift,
+                       float *mean);
+
+/* What a coder's reconstructions sum to, by class. Counts are exact: doubles below 2^53. */
+typedef struct rf_coder_sums {
+    double n_tokens[RF_EVAL_N_CLASSES];
+    double active[RF_EVAL_N_CLASSES]; /* entries with value > 0 */
+    double error[RF_EVAL_N_CLASSES];  /* |x - x_hat|^2 */
+    double cosine[RF_EVAL_N_CLASSES];
+} rf_coder_sums;
+enum { RF_CODER_SUMS_LEN = 4 * RF_EVAL_N_CLASSES };
+
+/* One token of class `class` (or RF_EVAL_ALL: of no narrower one): x, x_hat [width] and how many
+ * latents are active. */
+void rf_coder_sums_add(rf_coder_sums *sums, rf_eval_class class, const float *x, const float *x_hat,
+                       int64_t width, int64_t n_active);
+/* x.y / (|x| |y|) in double; 0 when a norm is 0. */
+double rf_eval_cosine(const float *x, const float *y, int64_t n);
+/* Cross entropy of logits [n] against class `label`, in double, nats. */
+double rf_eval_cross_entropy(const float *logits, int64_t n, int64_t label);
+
+/* Figures of the tokens of one class. NaN: there are none (or their variance is 0). */
+typedef struct rf_token_figures {
+    int64_t n_tokens;
+    double l0;                             /* mean number of active latents (value > 0) a token */
+    double explained_variance;             /* 1 - sum |x - x_hat|^2 / sum |x - mean|^2 */
+    double explained_variance_by_position; /* the same with the mean of each position */
+    double mse;                            /* mean of (x - x_hat)^2 over tokens and elements */
+    double squared_error;                  /* mean of |x - x_hat|^2 a token: mse times the width */
+    double cosine;                         /* mean over tokens of cos(x, x_hat) */
+} rf_token_figures;
+void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class class, rf_token_span span,
+                              const rf_site_sums *site, rf_token_figures *out);
+
+/* ---- substitution: the model with something else at a hook point ------------------------------
+ */
+
+/* Means over pictures. The tokens that the coder sees are replaced, at its hook point; all others
+ * keep what the model gave them. Cosines are between the final embedding so and the untouched one.
+ */
+typedef struct rf_substitution_figures {
+    int64_t n_pictures;
+    double cosine_spliced; /* by the reconstruction */
+    double cosine_zero;    /* by zeros */
+    double cosine_mean;    /* by the mean activation of the replaced tokens over this split */
+    int64_t n_labelled;    /* pictures whose class is one of the model's */
+    double ce;             /* cross entropy of the untouched model, nats */
+    double ce_spliced, ce_zero;
+    double ce_recovered; /* 100 (ce_zero - ce_spliced) / (ce_zero - ce), percent */
+} rf_substitution_figures;
+
+/* For each class of `list` the model's class, in `classes` [n_classes of the list], to be freed:
+ * folders named as the model's labels, or all numbered from 0. *classes is NULL when the model has
+ * no head or not every folder fits, and `reason` (to be released) says so. */
+rf_status rf_eval_match_classes(const rf_vit *vit, const rf_picture_list *list, int64_t **classes,
+                                rf_str *reason);
+
+/* ---- measure: coders on one split of pictures -------------------------------------------------
+ */
+
+typedef struct rf_eval_coder {
+    const char *name;
+    rf_hook_point point;
+    rf_token_class tokens;
+    rf_coder *coder;
+} rf_eval_coder;
+
+/* All borrowed. Every field must agree over ranks. */
+typedef struct rf_eval_job {
+    const rf_comm *comm;
+    rf_vit *vit;
+    rf_stream *stream;
+    const rf_picture_list *pictures;
+    const rf_transform *transform;
+    const int64_t *classes; /* of rf_eval_match_classes, or NULL */
+    const rf_eval_coder *coders;
+    int64_t n_coders;
+    rf_eval_settings settings;
+    uint64_t seed; /* chooses the pictures when there are more than asked for */
+    int64_t decode_threads;
+    double max_bad_share;
+} rf_eval_job;
+
+typedef struct rf_coder_figures {
+    char name[RF_NAME_LEN], hook[RF_NAME_LEN];
+    rf_token_class tokens;
+    int64_t n_latents, width;
+    int64_t n_alive; /* latents with a value > 0 on any token of this split */
+    rf_token_figures by_class[RF_EVAL_N_CLASSES];
+    rf_substitution_figures substitution; /* n_pictures 0: not measured */
+} rf_coder_figures;
+
+typedef struct rf_split_figures {
+    rf_picture_split split;
+    int64_t n_pictures; /* that could be read */
+    int64_t n_bad;
+    uint64_t pictures_hash; /* of the names of those chosen */
+    rf_coder_figures *coders;
+    int64_t n_coders;
+} rf_split_figures;
+
+/* All figures of `job`'s coders on `split`. The chosen pictures are dealt to ranks by
+ * micro-batches; sums are in double and added micro-batch by micro-batch, so that the figures have
+ * the same bits on any number of ranks. Collective. Release with rf_split_figures_fini. Errors: IO
+ * (more pictures that cannot be read than max_bad_share). */
+rf_status rf_eval_measure(const rf_eval_job *job, rf_picture_split split, rf_split_figures *out);
+void rf_split_figures_fini(rf_split_figures *figures);
+
+/* ---- run: a finished run, measured and recorded -----------------------------------------------
+ */
+
+typedef struct rf_eval_report {
+    char run_dir[RF_PATH_LEN], checkpoint[RF_PATH_LEN], json_path[RF_PATH_LEN];
+    int64_t step;
+    char model_name[RF_NAME_LEN], model_path[RF_PATH_LEN], pictures_path[RF_PATH_LEN];
+    uint64_t model_hash, pictures_hash, settings_hash;
+    uint64_t seed;
+    rf_eval_settings settings;
+    char *ce_reason;            /* why there is no cross entropy, or NULL */
+    rf_split_figures splits[2]; /* held out, trained on */
+} rf_eval_report;
+
+/* Measure every coder of `run` on `be`, held out and trained on, and write eval.json into the run's
+ * folder (rank 0, atomic). Collective. Release with rf_eval_report_fini. Errors: those of opening
+ * the model, its pictures and the checkpoint, and of rf_eval_measure. */
+rf_status rf_eval_run(const rf_comm *comm, rf_backend *be, const rf_run *run,
+                      const rf_eval_settings *settings, rf_eval_report *out);
+void rf_eval_report_fini(rf_eval_report *report);
+/* The text of eval.json. Local. */
+rf_status rf_eval_report_write_json(const rf_eval_report *report, rf_str *out);
+
+#endif

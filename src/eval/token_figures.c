@@ -1,0 +1,87 @@
+/* Sums over tokens and their reconstructions, and the figures that come of them. */
+#include "refract/eval.h"
+
+#include <math.h>
+
+const char *rf_eval_class_name(rf_eval_class class)
+{
+    static const char *const names[RF_EVAL_N_CLASSES] = {"all", "cls", "register", "patch"};
+    return names[class];
+}
+
+double rf_eval_cosine(const float *x, const float *y, int64_t n)
+{
+    double xx = 0, yy = 0, xy = 0;
+    for (int64_t i = 0; i < n; i++) {
+        xx += (double)x[i] * (double)x[i];
+        yy += (double)y[i] * (double)y[i];
+        xy += (double)x[i] * (double)y[i];
+    }
+    return xx > 0 && yy > 0 ? xy / (sqrt(xx) * sqrt(yy)) : 0;
+}
+
+double rf_eval_cross_entropy(const float *logits, int64_t n, int64_t label)
+{
+    double max = (double)logits[0], sum = 0;
+    for (int64_t i = 1; i < n; i++) {
+        max = fmax(max, (double)logits[i]);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        sum += exp((double)logits[i] - max);
+    }
+    return log(sum) - ((double)logits[label] - max);
+}
+
+static void add_token(rf_coder_sums *sums, rf_eval_class class, double error, double cosine,
+                      int64_t n_active)
+{
+    sums->n_tokens[class] += 1;
+    sums->active[class] += (double)n_active;
+    sums->error[class] += error;
+    sums->cosine[class] += cosine;
+}
+
+void rf_coder_sums_add(rf_coder_sums *sums, rf_eval_class class, const float *x, const float *x_hat,
+                       int64_t width, int64_t n_active)
+{
+    const double cosine = rf_eval_cosine(x, x_hat, width);
+    double error = 0;
+
+    for (int64_t i = 0; i < width; i++) {
+        const double d = (double)x[i] - (double)x_hat[i];
+        error += d * d;
+    }
+    add_token(sums, RF_EVAL_ALL, error, cosine, n_active);
+    if (class != RF_EVAL_ALL) {
+        add_token(sums, class, error, cosine, n_active);
+    }
+}
+
+void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class class, rf_token_span span,
+                              const rf_site_sums *site, rf_token_figures *out)
+{
+    const double n = sums->n_tokens[class], error = sums->error[class];
+    double about_mean = 0, about_position = 0;
+
+    *out = (rf_token_figures){.n_tokens = (int64_t)n,
+                              .l0 = (double)NAN,
+                              .explained_variance = (double)NAN,
+                              .explained_variance_by_position = (double)NAN,
+                              .mse = (double)NAN,
+                              .squared_error = (double)NAN,
+                              .cosine = (double)NAN};
+    if (n <= 0) {
+        return;
+    }
+    rf_site_sums_variance(site, span, &about_mean, &about_position);
+    out->l0 = sums->active[class] / n;
+    out->squared_error = error / n;
+    out->mse = error / (n * (double)site->width);
+    out->cosine = sums->cosine[class] / n;
+    if (about_mean > 0) {
+        out->explained_variance = 1 - error / about_mean;
+    }
+    if (about_position > 0) {
+        out->explained_variance_by_position = 1 - error / about_position;
+    }
+}

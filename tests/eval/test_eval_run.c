@@ -1,0 +1,197 @@
+/* A run in its folder, evaluated: eval.json. */
+#include <math.h>
+
+#include "eval/tiny.h"
+
+static rf_comm *world;
+static tiny model;
+static char run_dir[RF_PATH_LEN];
+
+/* Two coders of one stream, a few steps. */
+static void train(void)
+{
+    char yaml[4 * RF_PATH_LEN];
+    rf_run_settings *settings = NULL;
+    rf_train_report report;
+
+    TINY_OK(rf_path_join(run_dir, model.folder, "run"));
+    TINY_OK(rf_format(yaml, sizeof yaml,
+                      "model: {path: %s}\n"
+                      "data: {path: %s, holdout: 0.3, max_bad_share: 0.2}\n"
+                      "coders:\n"
+                      "  - {name: top, input: blocks.0.hook_resid_post, architecture: topk,\n"
+                      "     latents: 48, k: 5}\n"
+                      "  - {name: dense, input: blocks.1.hook_resid_post, architecture: relu,\n"
+                      "     tokens: patch, latents: 32, l1: 0.01}\n"
+                      "train: {batch_tokens: 16, epochs: 2, lr: 1e-3, warmup_steps: 1,\n"
+                      "        device: cpu, threads: 1}\n"
+                      "output: {dir: %s}\n",
+                      model.model, model.data, run_dir));
+    TINY_OK(rf_run_settings_parse(yaml, "test", NULL, 0, &settings));
+    TINY_OK(rf_train_run(world, settings, &report));
+    rf_run_settings_free(settings);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    tiny_write(&model, tiny_labels, true);
+    TINY_OK(rf_backend_cpu_create(1, &model.be));
+    train();
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    rf_backend_destroy(model.be);
+    tiny_remove(&model);
+    return 0;
+}
+
+static void evaluate(rf_eval_report *report)
+{
+    rf_run *run = NULL;
+    rf_eval_settings settings;
+    TINY_OK(rf_settings_defaults(&rf_eval_settings_table, &settings));
+    TINY_OK(rf_run_open(run_dir, &run));
+    TINY_OK(rf_eval_run(world, model.be, run, &settings, report));
+    rf_run_close(run);
+}
+
+static double number_at(const rf_json *object, const char *key)
+{
+    const double none = (double)NAN;
+    double value = 0;
+    TINY_OK(rf_json_get_f64(object, key, &none, &value));
+    return value;
+}
+
+/* The text from `from` on up to its matching bracket; the reader has no access to list items. */
+static rf_json *parse_item(const char *from)
+{
+    rf_json *out = NULL;
+    int64_t n = 0, depth = 0;
+    do {
+        depth += from[n] == '{';
+        depth -= from[n] == '}';
+        n++;
+    } while (depth > 0);
+    TINY_OK(rf_json_parse(from, n, "item", &out));
+    return out;
+}
+
+static void check_coder(const char *text, const rf_coder_figures *figures)
+{
+    char key[RF_NAME_LEN + 16];
+    TINY_OK(rf_format(key, sizeof key, "\"name\": \"%s\"", figures->name));
+    const char *at = strstr(text, key);
+    assert_non_null(at);
+    while (*at != '{') {
+        at--;
+    }
+    rf_json *coder = parse_item(at);
+    assert_true(number_at(coder, "tokens.all.l0") == figures->by_class[RF_EVAL_ALL].l0);
+    assert_true(number_at(coder, "tokens.patch.explained_variance") ==
+                figures->by_class[RF_EVAL_PATCH].explained_variance);
+    assert_true(number_at(coder, "tokens.patch.n_tokens") ==
+                (double)figures->by_class[RF_EVAL_PATCH].n_tokens);
+    assert_true(isnan(number_at(coder, "tokens.register.l0")));
+    assert_true(number_at(coder, "embedding.cosine_spliced") ==
+                figures->substitution.cosine_spliced);
+    assert_true(number_at(coder, "classification.ce_zero") == figures->substitution.ce_zero);
+    assert_true(number_at(coder, "alive_percent") ==
+                100 * (double)figures->n_alive / (double)figures->n_latents);
+    rf_json_free(coder);
+}
+
+static void eval_json_holds_every_figure_and_what_it_was_taken_on(void **state)
+{
+    (void)state;
+    rf_eval_report report;
+    rf_json *json = NULL;
+    char *text = NULL;
+    int64_t n_bytes = 0;
+    const char *hash = NULL;
+
+    evaluate(&report);
+    assert_int_equal(report.splits[0].n_coders, 2);
+    assert_int_equal(report.splits[0].n_pictures + report.splits[1].n_pictures, TINY_PICTURES);
+    assert_true(report.splits[0].n_pictures > 0 && report.splits[1].n_pictures > 0);
+    assert_null(report.ce_reason);
+    TINY_OK(rf_file_read(report.json_path, 1 << 20, &text, &n_bytes));
+    TINY_OK(rf_json_parse(text, n_bytes, report.json_path, &json)); /* strict JSON */
+    assert_true(number_at(json, "step") == (double)report.step);
+    assert_non_null(rf_json_find(json, "formulas.explained_variance"));
+    TINY_OK(rf_json_get_str(json, "model_hash", NULL, &hash));
+    assert_int_equal(strlen(hash), 16);
+    for (int64_t c = 0; c < 2; c++) {
+        const char *trained_on = strstr(text, "\"trained on\"");
+        check_coder(text, &report.splits[0].coders[c]); /* held out comes first */
+        check_coder(trained_on, &report.splits[1].coders[c]);
+    }
+    rf_json_free(json);
+    rf_free(text);
+    rf_eval_report_fini(&report);
+}
+
+static void evaluating_again_gives_the_same_file(void **state)
+{
+    (void)state;
+    rf_eval_report report;
+    char *first = NULL, *second = NULL;
+    int64_t n_first = 0, n_second = 0;
+
+    evaluate(&report);
+    TINY_OK(rf_file_read(report.json_path, 1 << 20, &first, &n_first));
+    rf_eval_report_fini(&report);
+    evaluate(&report);
+    TINY_OK(rf_file_read(report.json_path, 1 << 20, &second, &n_second));
+    rf_eval_report_fini(&report);
+    assert_int_equal(n_first, n_second);
+    assert_memory_equal(first, second, (size_t)n_first);
+    rf_free(first);
+    rf_free(second);
+}
+
+/* Pictures gone since: an error that names their folder, and the old eval.json stays. */
+static void a_failure_leaves_what_was_written_before(void **state)
+{
+    (void)state;
+    char moved[RF_PATH_LEN], *text = NULL;
+    int64_t n_bytes = 0;
+    rf_eval_report report;
+    rf_run *run = NULL;
+    rf_eval_settings settings;
+
+    evaluate(&report);
+    TINY_OK(rf_settings_defaults(&rf_eval_settings_table, &settings));
+    TINY_OK(rf_path_join(moved, model.folder, "elsewhere"));
+    TINY_OK(rf_run_open(run_dir, &run));
+    assert_int_equal(rename(model.data, moved), 0);
+    rf_eval_report other;
+    const rf_status status = rf_eval_run(world, model.be, run, &settings, &other);
+    assert_int_equal(rename(moved, model.data), 0);
+    assert_int_equal(status, RF_ERR_NOT_FOUND);
+    assert_non_null(strstr(rf_error_text(), model.data));
+    TINY_OK(rf_file_read(report.json_path, 1 << 20, &text, &n_bytes));
+    assert_true(n_bytes > 0);
+    rf_free(text);
+    rf_run_close(run);
+    rf_eval_report_fini(&report);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(eval_json_holds_every_figure_and_what_it_was_taken_on),
+        cmocka_unit_test(evaluating_again_gives_the_same_file),
+        cmocka_unit_test(a_failure_leaves_what_was_written_before),
+    };
+    if (rf_comm_start(&argc, &argv, &world) != RF_OK) {
+        return 1;
+    }
+    const int n_failed = cmocka_run_group_tests(tests, set_up, tear_down);
+    rf_comm_finish(world);
+    return n_failed;
+}

@@ -1,0 +1,123 @@
+/* A measurement has the same bits on any number of ranks. */
+#include "eval/tiny.h"
+
+static rf_comm *world;
+
+/* Rank 0 writes, all open. */
+static void share_tiny(tiny *t)
+{
+    if (rf_comm_rank(world) == 0) {
+        tiny_write(t, tiny_labels, true);
+    }
+    TINY_OK(rf_comm_bcast(world, t, sizeof *t, 0));
+    tiny_open(t, 0.3);
+}
+
+static void unshare_tiny(tiny *t)
+{
+    tiny_close(t);
+    TINY_OK(rf_comm_barrier(world));
+    if (rf_comm_rank(world) == 0) {
+        tiny_remove(t);
+    }
+}
+
+static void assert_same_bits(const rf_split_figures *a, const rf_split_figures *b)
+{
+    assert_int_equal(a->n_pictures, b->n_pictures);
+    assert_int_equal(a->n_bad, b->n_bad);
+    assert_true(a->pictures_hash == b->pictures_hash);
+    for (int64_t i = 0; i < a->n_coders; i++) {
+        assert_int_equal(a->coders[i].n_alive, b->coders[i].n_alive);
+        assert_memory_equal(a->coders[i].by_class, b->coders[i].by_class,
+                            sizeof a->coders[i].by_class);
+        assert_memory_equal(&a->coders[i].substitution, &b->coders[i].substitution,
+                            sizeof a->coders[i].substitution);
+    }
+}
+
+/* 24 pictures in micro-batches of 3: more than the ranks, uneven shares, ranks without any. */
+static void figures_have_the_bits_of_one_rank(void **state)
+{
+    (void)state;
+    static tiny t;
+    rf_comm *self = NULL;
+    rf_eval_coder coders[2];
+    int64_t *classes = NULL;
+    rf_str reason = {0};
+
+    share_tiny(&t);
+    TINY_OK(rf_comm_split(world, rf_comm_rank(world), &self));
+    coders[0] = tiny_eval_coder(&t, "a", "blocks.0.hook_resid_post", RF_TOKENS_ALL,
+                                tiny_coder(&t, "topk", 40, 6, 1));
+    coders[1] = tiny_eval_coder(&t, "b", "blocks.1.hook_mlp_out", RF_TOKENS_PATCH,
+                                tiny_coder(&t, "relu", 50, 6, 2));
+    TINY_OK(rf_eval_match_classes(t.vit, t.pictures, &classes, &reason));
+    for (int i = 0; i < 2; i++) {
+        const rf_picture_split split = i == 0 ? RF_SPLIT_HELD_OUT : RF_SPLIT_TRAIN;
+        rf_split_figures all, alone;
+        rf_eval_job job = {.comm = world,
+                           .vit = t.vit,
+                           .stream = t.stream,
+                           .pictures = t.pictures,
+                           .transform = &t.transform,
+                           .classes = classes,
+                           .coders = coders,
+                           .n_coders = 2,
+                           .settings = {.micro_batch = 3, .substitution = true},
+                           .max_bad_share = 0.5};
+        TINY_OK(rf_eval_measure(&job, split, &all));
+        job.comm = self;
+        TINY_OK(rf_eval_measure(&job, split, &alone));
+        assert_same_bits(&all, &alone);
+        rf_split_figures_fini(&all);
+        rf_split_figures_fini(&alone);
+    }
+    rf_coder_destroy(coders[0].coder);
+    rf_coder_destroy(coders[1].coder);
+    rf_free(classes);
+    rf_comm_destroy(self);
+    unshare_tiny(&t);
+}
+
+/* The last rank alone meets a coder that gives no numbers: all of them hear of it. */
+static void a_failure_on_one_rank_is_one_on_all(void **state)
+{
+    (void)state;
+    static tiny t;
+    rf_eval_coder coder;
+    rf_split_figures split;
+
+    share_tiny(&t);
+    coder = tiny_eval_coder(&t, "a", "blocks.0.hook_resid_post", RF_TOKENS_ALL,
+                            tiny_coder(&t, "topk", 40, 6, 1));
+    if (rf_comm_rank(world) == rf_comm_size(world) - 1) {
+        coder.point.width = TINY_D + 1;
+    }
+    const rf_eval_job job = {.comm = world,
+                             .vit = t.vit,
+                             .stream = t.stream,
+                             .pictures = t.pictures,
+                             .transform = &t.transform,
+                             .coders = &coder,
+                             .n_coders = 1,
+                             .settings = {.micro_batch = 3},
+                             .max_bad_share = 0.5};
+    assert_int_equal(rf_eval_measure(&job, RF_SPLIT_TRAIN, &split), RF_ERR_INVALID_ARG);
+    rf_coder_destroy(coder.coder);
+    unshare_tiny(&t);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(figures_have_the_bits_of_one_rank),
+        cmocka_unit_test(a_failure_on_one_rank_is_one_on_all),
+    };
+    if (rf_comm_start(&argc, &argv, &world) != RF_OK) {
+        return 1;
+    }
+    const int n_failed = cmocka_run_group_tests(tests, NULL, NULL);
+    rf_comm_finish(world);
+    return n_failed;
+}
