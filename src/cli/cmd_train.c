@@ -1,0 +1,116 @@
+/* refract train: the main job. */
+#include "cli_impl.h"
+#include "refract/train.h"
+
+#include <string.h>
+
+static rf_status load_settings(const rf_cli *cli, const char *usage, rf_run_settings **out)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_cli_need_args(cli, 1, usage));
+    RF_TRY(rf_run_settings_load(cli->args[0], (const char *const *)cli->args + 1, cli->n_args - 1,
+                                out));
+fail:
+    return status;
+}
+
+static void print_report(const rf_cli *cli, const rf_run_settings *settings,
+                         const rf_train_report *report)
+{
+    char duration[32];
+    rf_format_duration(report->seconds, duration);
+    if (report->interrupted) {
+        rf_cli_print(cli,
+                     "stopped by signal %d and saved at step %" PRId64
+                     "; train.resume=auto goes on from there\n",
+                     report->signal, report->steps);
+        return;
+    }
+    rf_cli_print(cli, "%" PRId64 " steps in %s; the run is in %s\n",
+                 report->steps - report->first_step, duration, settings->output.dir);
+    if (report->n_failed > 0) {
+        rf_cli_print(cli, "%" PRId64 " of %" PRId64 " coders failed: too many steps were skipped\n",
+                     report->n_failed, settings->n_coders);
+    }
+}
+
+static rf_status run(rf_cli *cli)
+{
+    rf_status status = RF_OK;
+    rf_run_settings *settings = NULL;
+    rf_train_report report;
+    RF_TRY(rf_comm_agree(cli->comm,
+                         load_settings(cli, "train FILE.yaml [key.path=value ...]", &settings)));
+    RF_TRY(rf_train_run(cli->comm, settings, &report));
+    print_report(cli, settings, &report);
+fail:
+    rf_run_settings_free(settings);
+    return status;
+}
+
+static rf_status more_help(rf_str *out)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_str_append(out, "Settings of section train (all: refract help settings):\n\n"));
+    RF_TRY(rf_settings_write_help(&rf_train_settings_table, false, out));
+fail:
+    return status;
+}
+
+const rf_command rf_command_train = {
+    .name = "train",
+    .usage = "FILE.yaml [key.path=value ...]",
+    .summary = "train every coder of a run file from one reading of the pictures",
+    .help = "Runs the pictures through the model and trains all coders of FILE.yaml on its "
+            "activations.\n"
+            "Words behind the file override its settings. SIGTERM or SIGUSR1 saves and leaves;\n"
+            "train.resume=auto goes on from the last checkpoint, or starts where there is none.\n\n"
+            "examples:\n"
+            "  refract train run.yaml\n"
+            "  mpirun -n 4 --bind-to none refract train run.yaml train.lr=4e-4 train.resume=auto",
+    .uses_ranks = true,
+    .run = run,
+    .more_help = more_help,
+};
+
+static rf_status run_plan(rf_cli *cli)
+{
+    rf_status status = RF_OK;
+    rf_run_settings *settings = NULL;
+    rf_str text = {0};
+    int64_t n_ranks = 1;
+    int n = 0;
+    /* `ranks=` is plan's own word; the others are settings. */
+    for (int i = 0; i < cli->n_args; i++) {
+        if (strncmp(cli->args[i], "ranks=", 6) == 0) {
+            RF_TRY(rf_parse_i64(cli->args[i] + 6, &n_ranks));
+        } else {
+            cli->args[n++] = cli->args[i];
+        }
+    }
+    cli->n_args = n;
+    if (n_ranks < 1 || n_ranks > 1 << 20) {
+        RF_FAIL(RF_ERR_USAGE, "ranks=%" PRId64 ": expected 1 or more", n_ranks);
+    }
+    RF_TRY(load_settings(cli, "plan FILE.yaml [ranks=N] [key.path=value ...]", &settings));
+    RF_TRY(rf_train_plan(settings, (int)n_ranks, &text));
+    rf_cli_print(cli, "%s", text.data);
+fail:
+    rf_str_fini(&text);
+    rf_run_settings_free(settings);
+    return status;
+}
+
+const rf_command rf_command_plan = {
+    .name = "plan",
+    .usage = "FILE.yaml [ranks=N] [key.path=value ...]",
+    .summary = "what a run will take: memory, bytes, arithmetic, hours",
+    .help =
+        "Reads FILE.yaml, the model's configuration and the list of pictures, and prints what\n"
+        "'refract train' would take on N ranks (1 by default), before anything starts. Hours are\n"
+        "an estimate from one matrix product that is timed for it.\n\n"
+        "example:\n"
+        "  refract plan run.yaml ranks=8",
+    .uses_ranks = false,
+    .run = run_plan,
+};

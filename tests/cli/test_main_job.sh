@@ -1,0 +1,39 @@
+# The main job as a person does it: init, plan, train, eval, export, and what a second start does.
+. "$(dirname "$0")/lib.sh"
+
+"$refract" init model pictures out=first.yaml
+expect_file first.yaml
+expect_exit 1 "$refract" init model pictures out=first.yaml # never over an existing file
+"$refract" plan first.yaml ranks=2 >plan.txt
+expect_in plan.txt "parameters"
+
+tiny_run run.yaml run
+ranks 2 "$refract" train run.yaml >train.txt 2>&1 || { cat train.txt; fail "train"; }
+expect_file run/config.yaml run/metrics.jsonl run/summary.csv run/topk/coder.safetensors \
+    run/relu/coder.safetensors
+compgen -G 'run/checkpoints/step-*.h5' >/dev/null || fail "no checkpoint"
+compgen -G 'run/topk/events.out.tfevents.*' >/dev/null || fail "no TensorBoard events"
+
+# The resolved settings are a run file themselves, and give the same settings again.
+cp run/config.yaml again.yaml
+"$refract" plan again.yaml >/dev/null
+
+# The explained variance of the last whole batch of the TopK coder: it has learned something.
+ev=$(grep '"coder": *"topk"' run/metrics.jsonl | tail -n 2 | head -n 1 | sed 's/.*"explained_variance": *\([-0-9.e]*\).*/\1/')
+awk -v ev="$ev" 'BEGIN {exit !(ev > 0.3 && ev < 1)}' || fail "explained variance $ev"
+
+# A fresh start into a used folder is refused with a way out; going on from the end is no work.
+expect_exit 1 ranks 2 "$refract" train run.yaml
+expect_in err.txt "train.resume"
+cp run/topk/coder.safetensors before.safetensors
+expect_exit 0 ranks 2 "$refract" train run.yaml train.resume=auto
+cmp before.safetensors run/topk/coder.safetensors || fail "a finished run was changed"
+
+ranks 2 "$refract" eval run >eval.txt 2>&1 || { cat eval.txt; fail "eval"; }
+expect_file run/eval.json
+expect_in eval.txt "topk"
+expect_in eval.txt "held out"
+
+"$refract" export run exported format=saelens
+expect_file exported/topk/cfg.json exported/topk/sae_weights.safetensors exported/relu/cfg.json
+expect_in exported/topk/cfg.json '"architecture": "topk"'

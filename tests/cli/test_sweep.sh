@@ -1,0 +1,13 @@
+# Several coders on one stream: each has the bits that it has when trained alone.
+. "$(dirname "$0")/lib.sh"
+
+tiny_run sweep.yaml sweep '  - {name: "l{layer}", input: "blocks.{layer}.hook_resid_post", architecture: topk, latents: 96, k: 4, each: {layer: 0..2}}
+sweep: {coder.k: [4, 8], train.lr: {log: [1e-3, 1e-2, 2]}}'
+sed -i 's/epochs: 6/epochs: 2/' sweep.yaml
+ranks 2 "$refract" train sweep.yaml >log.txt 2>&1 || { cat log.txt; fail "sweep"; }
+[[ $(tail -n +2 sweep/summary.csv | wc -l) == 12 ]] || fail "summary.csv: expected 12 coders"
+folder=$(ls sweep | grep '^l1-k8-lr0.01')
+tiny_run alone.yaml alone "  - {name: $folder, input: blocks.1.hook_resid_post, architecture: topk, latents: 96, k: 8, lr: 1e-2}"
+sed -i 's/epochs: 6/epochs: 2/' alone.yaml
+"$refract" train alone.yaml >log.txt 2>&1 || { cat log.txt; fail "alone"; }
+cmp "sweep/$folder/coder.safetensors" "alone/$folder/coder.safetensors" || fail "alone: other bits"
