@@ -49,8 +49,11 @@ static rf_status write_tokens(const rf_eval_report *report, rf_str *out)
     for (int64_t i = 0; i < report->splits[0].n_coders; i++) {
         for (int s = 0; s < 2; s++) {
             const rf_split_figures *split = &report->splits[s];
+            const rf_coder_figures *coder = &split->coders[i];
             for (int c = 0; c < RF_EVAL_N_CLASSES; c++) {
-                RF_TRY(add_tokens(t, &split->coders[i], split_name(split), c));
+                if (c == RF_EVAL_ALL || coder->by_class[c].n_tokens > 0) {
+                    RF_TRY(add_tokens(t, coder, split_name(split), c));
+                }
             }
         }
     }

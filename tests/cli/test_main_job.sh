@@ -37,3 +37,11 @@ expect_in eval.txt "held out"
 "$refract" export run exported format=saelens
 expect_file exported/topk/cfg.json exported/topk/sae_weights.safetensors exported/relu/cfg.json
 expect_in exported/topk/cfg.json '"architecture": "topk"'
+
+# A model with a head, whose labels are the class folders: cross entropy, spliced and ablated.
+tiny_run classified.yaml classified '  - {name: cls, input: blocks.1.hook_resid_post, tokens: cls, architecture: topk, latents: 64, k: 8, batch_tokens: 16}
+  - {name: pooled, input: hook_pooled, tokens: pooled, architecture: topk, latents: 64, k: 8, batch_tokens: 16}'
+ranks 2 "$refract" train classified.yaml model.path=classifier train.epochs=2 >train.txt 2>&1 || { cat train.txt; fail "train classified"; }
+ranks 2 "$refract" eval classified micro_batch=7 >eval.txt 2>&1 || { cat eval.txt; fail "eval classified"; }
+grep -q '"ce_recovered_percent": *[-0-9]' classified/eval.json || fail "eval.json: no cross entropy recovered"
+[[ $(grep -c '^pooled ' eval.txt) == 4 ]] || fail "eval: expected the pooled coder in both tables, held out and trained on"
