@@ -55,8 +55,8 @@ ranks() {
 start_ranks() {
     local n=$1
     shift
-    (exec mpirun -n "$n" --oversubscribe --bind-to none --mca odls_base_sigkill_timeout 5 \
-        --mca mpi_yield_when_idle 1 "$@") >log.txt 2>&1 &
+    (exec mpirun -n "$n" --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 "$@") \
+        >log.txt 2>&1 &
     job=$!
 }
 

@@ -2,7 +2,7 @@
 . "$(dirname "$0")/lib.sh"
 
 tiny_run run.yaml run
-sed -i 's/epochs: 6/epochs: 40/; s/checkpoint_every: 10/checkpoint_every: 25/' run.yaml
+sed -i 's/epochs: 6/epochs: 400/; s/checkpoint_every: 10/checkpoint_every: 25/' run.yaml
 ranks 2 "$refract" train run.yaml output.dir=whole >log.txt 2>&1 || { cat log.txt; fail "whole"; }
 
 same_as_whole() {
@@ -17,50 +17,53 @@ same_as_whole() {
 
 wait_for_checkpoint() {
     local i
-    for ((i = 0; i < 300; i++)); do
+    for ((i = 0; i < 3000; i++)); do
         compgen -G "$1/checkpoints/step-*.h5" >/dev/null && return
-        sleep 0.1
+        sleep 0.01
     done
     cat log.txt
     fail "$1: no checkpoint in 30 s"
 }
 
-# A stop by signal: save and leave with 0, then go on with another number of ranks.
+go_on() {
+    ranks 2 "$refract" train run.yaml output.dir=$1 train.resume=auto >log.txt 2>&1 || { cat log.txt; fail "$1: resume"; }
+    same_as_whole $1
+}
+
+# begin DIR: a run in the background that has saved once; its ranks are in $pids, mpirun is $job.
+begin() {
+    start_ranks 2 "$refract" train run.yaml output.dir=$1
+    wait_for_checkpoint $1
+    pids=$(pgrep -P $job -f "output.dir=$1")
+}
+
+# Signals to ranks: save, and leave with 0.
 for signal in TERM USR1; do
     dir=stopped-$signal
-    start_ranks 2 "$refract" train run.yaml output.dir=$dir
-    wait_for_checkpoint $dir
-    if [[ $signal == TERM ]]; then
-        kill -TERM $job
-    else
-        kill -USR1 $(pgrep -P $job -f "output.dir=$dir" | head -n 1)
-    fi
-    wait $job || true # mpirun calls a job that it was told to end a failure
+    begin $dir
+    kill -$signal $(head -n 1 <<<"$pids") # one hears it, all stop
+    wait $job || { cat log.txt; fail "$dir: a stopped run is not a failure"; }
     expect_in log.txt "train.resume=auto goes on"
-    ranks 2 "$refract" train run.yaml output.dir=$dir train.resume=auto >log.txt 2>&1 || { cat log.txt; fail "$dir: resume"; }
-    same_as_whole $dir
+    go_on $dir
 done
 
-# Killed: one rank, then mpirun itself.
-for victim in rank mpirun; do
+# Killed: one rank, then mpirun itself; and mpirun told to end, which kills its ranks soon after.
+for victim in rank mpirun told; do
     dir=killed-$victim
-    start_ranks 2 "$refract" train run.yaml output.dir=$dir
-    wait_for_checkpoint $dir
-    pids=$(pgrep -P $job -f "output.dir=$dir")
-    if [[ $victim == rank ]]; then
-        kill -KILL $(tail -n 1 <<<"$pids")
-    else
-        kill -KILL $job
-    fi
+    begin $dir
+    case $victim in
+    rank) kill -KILL $(tail -n 1 <<<"$pids") ;;
+    mpirun) kill -KILL $job ;;
+    told) kill -TERM $job ;;
+    esac
     wait $job 2>/dev/null && fail "$dir: a killed job ended with 0"
     for ((i = 0; i < 100; i++)); do
         kill -0 $pids 2>/dev/null || break
         sleep 0.1
     done
     kill -0 $pids 2>/dev/null && fail "$dir: ranks live on ten seconds later"
-    [[ $victim == mpirun ]] || expect_in log.txt "signal 9"
-    ranks 2 "$refract" train run.yaml output.dir=$dir train.resume=auto >log.txt 2>&1 || { cat log.txt; fail "$dir: resume"; }
-    same_as_whole $dir
+    [[ $victim == rank ]] && expect_in log.txt "signal 9"
+    go_on $dir
 done
 
 # resume=auto starts where there is nothing yet; resume=must says that there is nothing.

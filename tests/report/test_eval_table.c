@@ -50,9 +50,9 @@ static void both_splits_stand_beside_each_other(void **state)
     assert_int_equal(rf_report_eval(&report, &out), RF_OK);
     assert_non_null(strstr(out.data, "held out: 3 pictures (2 more could not be read); "
                                      "trained on: 4 pictures\n"));
-    assert_non_null(strstr(out.data, "resid-8  held out    all       30  32.00  0.7500  0.5000  "
+    assert_non_null(strstr(out.data, "resid-8  held out    all     30  32.00  0.7500  0.5000  "
                                      "0.0015  0.9000     25.0\n"));
-    assert_non_null(strstr(out.data, "resid-8  trained on  all       30  31.50"));
+    assert_non_null(strstr(out.data, "resid-8  trained on  all     30  31.50"));
     assert_null(strstr(out.data, "  cls ")); /* the coder sees none: no row */
     assert_non_null(strstr(out.data, "resid-8  held out    3   0.9877  0.1000  0.2000"));
     rf_str_fini(&out);
