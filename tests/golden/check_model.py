@@ -70,8 +70,15 @@ def run_refract(program, model_dir, paths, names, folder):
     return {k: v.double() for k, v in found.items()}
 
 
-def worst(got, want, per_head):
-    got, want = (x.flatten(2) if per_head else x for x in (got, want))
+def by_token(x, kind):
+    """[B, T, all that belongs to a token]: heads together, a pattern's rows by their query."""
+    if kind in ("attn.hook_pattern", "attn.hook_attn_scores"):
+        x = x.transpose(1, 2)
+    return x.flatten(2) if x.dim() > 3 else x
+
+
+def worst(got, want, kind):
+    got, want = by_token(got, kind), by_token(want, kind)
     return ((got - want).norm(dim=-1) / want.norm(dim=-1).clamp(min=1.0)).max().item()
 
 
@@ -89,8 +96,7 @@ def main():
     table = {}
     for name, reference in want.items():
         kind = name.split(".", 2)[2] if name.startswith("blocks.") else name
-        per_head = kind in ("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z")
-        errors = (worst(got[name], reference, per_head), worst(reference, exact[name], per_head))
+        errors = (worst(got[name], reference, kind), worst(reference, exact[name], kind))
         table[kind] = tuple(max(a, b) for a, b in zip(errors, table.get(kind, (0.0, 0.0))))
     failed = False
     print(f"{'hook point':28} refract-torch  torch-fp64   ({len(args.pictures)} pictures)")
