@@ -50,7 +50,7 @@ typedef struct rf_architecture {
     bool may_be_dense;
     /* Refuses settings that mean nothing here. */
     rf_status (*check)(const rf_coder_settings *settings, int64_t n_latents);
-    /* Entries that a row may have in a sparse step. */
+    /* Entries that a row may have in a sparse step, on average. */
     int64_t (*row_capacity)(const rf_coder_settings *settings, int64_t n_latents);
     /* Weight of mean_b sum_i z_bi in the loss. */
     double (*l1)(const rf_coder_settings *settings);

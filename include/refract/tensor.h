@@ -168,9 +168,9 @@ typedef enum rf_select_rule {
     RF_SELECT_POSITIVE, /* all > 0 (ReLU); values of the product */
 } rf_select_rule;
 
-/* One list that an encode fills. Each row has room for codes->capacity / n_rows entries (a TOPK
- * list must have room for k, or F if that is less); a row that needs more keeps none, and
- * `overflow` (device, one int64; may be NULL for TOPK) is set to the number of such rows. */
+/* One list that an encode fills. A TOPK list must have room for k entries of every row (F if that
+ * is less). A POSITIVE list fits when its entries are no more than codes->capacity in all; else no
+ * row keeps any and `overflow` (device, one int64; may be NULL for TOPK) is 1, otherwise 0. */
 typedef struct rf_select_list {
     rf_select_rule rule;
     int64_t k;               /* of TOPK */

@@ -10,12 +10,12 @@ fail:
     return status;
 }
 
-/* A sparse step costs less than a dense one where fewer than about 1 latent of 64 is active; a row
- * may have twice that. */
+/* On average: a sparse step costs less than a dense one where fewer than about 1 latent of 64 is
+ * active. */
 static int64_t row_capacity(const rf_coder_settings *settings, int64_t n_latents)
 {
     (void)settings;
-    return rf_min_i64(n_latents, rf_max_i64(32, n_latents / 32));
+    return rf_min_i64(n_latents, rf_max_i64(32, n_latents / 48));
 }
 
 static double l1(const rf_coder_settings *settings)

@@ -65,8 +65,7 @@ rf_status rf_coder_encode(const rf_coder *coder, rf_stream *s, const rf_view *x,
                x->shape[0]);
     RF_TRY(centre(coder, s, x, row_valid, centred));
     RF_TRY(encode_centred(coder, s, centred, row_valid, codes, &counts));
-    RF_BUG(counts.overflow == 0, "coder '%s': %" PRId64 " rows had no room", coder->settings.name,
-           counts.overflow);
+    RF_BUG(counts.overflow == 0, "coder '%s': codes did not fit", coder->settings.name);
 fail:
     return status;
 }

@@ -27,6 +27,9 @@ void rf_dot_rows(const float *x, const float *base, int64_t stride, const int32_
  * returns how many. */
 int64_t rf_cpu_nominate(const float *p, const float *norm, const float *offset, int64_t n,
                         float scale, float threshold, int32_t *out);
+/* The same for any machine. */
+int64_t rf_cpu_nominate_plain(const float *p, const float *norm, const float *offset, int64_t n,
+                              float scale, float threshold, int32_t *out);
 
 /* ---- cpu_select.c: the running k largest of one row ---------------------------------------------
  */
@@ -51,10 +54,16 @@ typedef struct rf_exact {
     float *work; /* [rf_candidates_room] */
 } rf_exact;
 
-/* Drop what cannot be among the k largest; with ties or loose bounds that may be nothing. */
-void rf_candidates_prune(rf_candidates *c, int64_t k, float *work);
-/* Replace bounds by canonical values and keep exactly the k largest > 0, latents rising. */
-void rf_candidates_settle(rf_candidates *c, int64_t k, const rf_exact *exact);
+/* Values <= 0 are never selected. */
+static const float rf_least_positive = 0x1p-149f;
+
+/* Drop what cannot be among the k + slack largest, or so; with ties or loose bounds that may be
+ * nothing. */
+void rf_candidates_prune(rf_candidates *c, int64_t k, int64_t slack);
+/* Replace the bounds of the next `count` candidates by canonical values. */
+void rf_candidates_measure(rf_candidates *c, int64_t count, const rf_exact *exact);
+/* All values are known: keep exactly the k largest > 0, latents rising. */
+void rf_candidates_keep(rf_candidates *c, int64_t k);
 
 /* ---- cpu_add_rows.c: sums of rows in one fixed order --------------------------------------------
  */

@@ -4,21 +4,59 @@
 #include <math.h>
 #include <string.h>
 
-rf_status rf_cpu_decode(rf_stream *s, const rf_decode_args *args)
+/* Tokens walk their entries, latents rising, side by side in pieces: rows of W that several of them
+ * use are then in cache. Blocks and pieces leave no trace in the result. */
+enum { MAX_TOKEN_BLOCK = 64, PIECE = 32 };
+
+static int64_t token_block(const rf_stream *s, int64_t n_rows)
+{
+    int64_t share = rf_ceil_div(n_rows, 4 * (int64_t)rf_cpu_n_threads(s));
+    return rf_max_i64(1, rf_min_i64(share, MAX_TOKEN_BLOCK));
+}
+
+static int64_t most_entries(const rf_codes *codes, int64_t first, int64_t last)
+{
+    int64_t most = 0;
+    for (int64_t b = first; b < last; b++) {
+        most = rf_max_i64(most, codes->row_start[b + 1] - codes->row_start[b]);
+    }
+    return most;
+}
+
+/* Entries of row `b` that belong to the piece which begins at its entry `piece`: *first and how
+ * many. */
+static int64_t entries_of(const rf_codes *codes, int64_t b, int64_t piece, int64_t *first)
+{
+    *first = codes->row_start[b] + piece;
+    return rf_max_i64(0, rf_min_i64(PIECE, codes->row_start[b + 1] - *first));
+}
+
+static void decode_block(const rf_decode_args *args, int64_t first, int64_t last)
 {
     const rf_codes *codes = args->codes;
-    int64_t d = args->out.shape[1];
-#pragma omp parallel for schedule(dynamic, 16) num_threads(rf_cpu_n_threads(s))
-    for (int64_t b = 0; b < codes->n_rows; b++) {
-        float *out = rf_row_mut(&args->out, b);
-        int64_t first = codes->row_start[b];
+    int64_t d = args->out.shape[1], most = most_entries(codes, first, last);
+    for (int64_t b = first; b < last; b++) {
         if (args->bias.data != NULL) {
-            memcpy(out, args->bias.data, sizeof(float) * (size_t)d);
+            memcpy(rf_row_mut(&args->out, b), args->bias.data, sizeof(float) * (size_t)d);
         } else {
-            memset(out, 0, sizeof(float) * (size_t)d);
+            memset(rf_row_mut(&args->out, b), 0, sizeof(float) * (size_t)d);
         }
-        rf_cpu_add_rows(out, d, args->w_dec.data, args->w_dec.stride[0], codes->latent + first,
-                        codes->value + first, codes->row_start[b + 1] - first);
+    }
+    for (int64_t piece = 0; piece < most; piece += PIECE) {
+        for (int64_t b = first; b < last; b++) {
+            int64_t e, n = entries_of(codes, b, piece, &e);
+            rf_cpu_add_rows(rf_row_mut(&args->out, b), d, args->w_dec.data, args->w_dec.stride[0],
+                            codes->latent + e, codes->value + e, n);
+        }
+    }
+}
+
+rf_status rf_cpu_decode(rf_stream *s, const rf_decode_args *args)
+{
+    int64_t n_rows = args->codes->n_rows, block = token_block(s, n_rows);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(rf_cpu_n_threads(s))
+    for (int64_t b = 0; b < n_rows; b += block) {
+        decode_block(args, b, rf_min_i64(b + block, n_rows));
     }
     return RF_OK;
 }
@@ -37,17 +75,29 @@ rf_status rf_cpu_codes_row_sum(rf_stream *s, const rf_codes *codes, const rf_vie
     return RF_OK;
 }
 
-rf_status rf_cpu_d_value(rf_stream *s, const rf_d_value_args *args)
+static void d_value_block(const rf_d_value_args *args, int64_t first, int64_t last)
 {
     const rf_codes *codes = args->codes;
-#pragma omp parallel for schedule(dynamic, 16) num_threads(rf_cpu_n_threads(s))
-    for (int64_t b = 0; b < codes->n_rows; b++) {
-        int64_t first = codes->row_start[b], last = codes->row_start[b + 1];
-        rf_dot_rows(rf_row(&args->g, b), args->w_dec.data, args->w_dec.stride[0],
-                    codes->latent + first, last - first, args->g.shape[1], codes->d_value + first);
-        for (int64_t e = first; args->penalty != 0.0f && e < last; e++) {
-            codes->d_value[e] += args->penalty;
+    int64_t most = most_entries(codes, first, last);
+    for (int64_t piece = 0; piece < most; piece += PIECE) {
+        for (int64_t b = first; b < last; b++) {
+            int64_t e, n = entries_of(codes, b, piece, &e);
+            rf_dot_rows(rf_row(&args->g, b), args->w_dec.data, args->w_dec.stride[0],
+                        codes->latent + e, n, args->g.shape[1], codes->d_value + e);
         }
+    }
+    int64_t end = codes->row_start[last];
+    for (int64_t e = codes->row_start[first]; args->penalty != 0.0f && e < end; e++) {
+        codes->d_value[e] += args->penalty;
+    }
+}
+
+rf_status rf_cpu_d_value(rf_stream *s, const rf_d_value_args *args)
+{
+    int64_t n_rows = args->codes->n_rows, block = token_block(s, n_rows);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(rf_cpu_n_threads(s))
+    for (int64_t b = 0; b < n_rows; b += block) {
+        d_value_block(args, b, rf_min_i64(b + block, n_rows));
     }
     return RF_OK;
 }

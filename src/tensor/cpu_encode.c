@@ -15,25 +15,20 @@ static float float_above(double v)
     return (double)f < v ? nextafterf(f, INFINITY) : f;
 }
 
-/* |row| in double: squares of floats neither underflow nor overflow there. */
+/* |row|, rounded up. In double squares of floats neither underflow nor overflow; where they are far
+ * from both the float sum will do, which errs by less than 1 in 2^12 up to 2^11 additions of a
+ * lane. */
 static double row_norm(const float *row, int64_t n)
 {
-    double lane[16] = {0};
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        for (int l = 0; l < 16; l++) {
-            double v = (double)row[i + l];
-            lane[l] = fma(v, v, lane[l]);
-        }
+    double sum = (double)rf_dot(row, row, n);
+    if (sum > 1e-20 && sum < 1e30 && n <= 32 * 2048) {
+        return sqrt(sum * (1.0 + 0x1p-12));
     }
-    for (; i < n; i++) {
-        lane[i % 16] += (double)row[i] * (double)row[i];
+    sum = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)row[i] * (double)row[i];
     }
-    double sum = 0.0;
-    for (int l = 0; l < 16; l++) {
-        sum += lane[l];
-    }
-    return sqrt(sum) * (1.0 + 1e-9);
+    return sqrt(sum * (1.0 + 1e-9));
 }
 
 /* Shares one block of memory out; with base NULL it only adds up. */
@@ -49,6 +44,20 @@ static void *carve(carver *c, int64_t n, size_t elem_bytes)
     return p;
 }
 
+/* Chunks for all that may fit: each row wastes less than one. */
+static void carve_pool(carver *c, const rf_encode_plan *plan, const rf_codes *codes,
+                       rf_encode_pool *pool)
+{
+    int64_t n = codes->capacity / ENCODE_CHUNK + plan->n_rows + 1;
+    pool->n_chunks = n;
+    pool->n_used = 0;
+    pool->latent = carve(c, n * ENCODE_CHUNK, sizeof(int32_t));
+    pool->value = carve(c, n * ENCODE_CHUNK, sizeof(float));
+    pool->next = carve(c, n, sizeof(int32_t));
+    pool->first = carve(c, plan->n_rows, sizeof(int32_t));
+    pool->last = carve(c, plan->n_rows, sizeof(int32_t));
+}
+
 static void carve_plan(carver *c, rf_encode_plan *plan)
 {
     plan->norm = carve(c, plan->n_latents, sizeof(float));
@@ -58,6 +67,9 @@ static void carve_plan(carver *c, rf_encode_plan *plan)
     plan->row_on = carve(c, plan->n_rows, 1);
     for (int l = 0; l < plan->args->n_lists; l++) {
         plan->count[l] = carve(c, plan->n_rows, sizeof(int64_t));
+        if (plan->args->lists[l].rule == RF_SELECT_POSITIVE) {
+            carve_pool(c, plan, plan->args->lists[l].codes, &plan->pool[l]);
+        }
     }
 }
 
@@ -223,28 +235,54 @@ static rf_status encode_blocks(const rf_encode_plan *plan, rf_encode_work *works
     return failed == RF_OK ? RF_OK : rf_error_restore(failed, text);
 }
 
-/* Rows move from their slots to where the row before them ends, in order, so that none is
+/* Where rows begin; returns how many entries there are. */
+static int64_t start_rows(const rf_encode_plan *plan, int l)
+{
+    int64_t *start = plan->args->lists[l].codes->row_start;
+    start[0] = 0;
+    for (int64_t b = 0; b < plan->n_rows; b++) {
+        start[b + 1] = start[b] + plan->count[l][b];
+    }
+    return start[plan->n_rows];
+}
+
+/* TOPK: rows move from their slots to where the row before them ends, in order, so that none is
  * overwritten before it has moved. */
-static void pack_codes(const rf_encode_plan *plan, int l)
+static void pack_slots(const rf_encode_plan *plan, int l)
+{
+    rf_codes *codes = plan->args->lists[l].codes;
+    start_rows(plan, l);
+    for (int64_t b = 0; b < plan->n_rows; b++) {
+        int64_t n = plan->count[l][b], from = b * plan->slot[l], to = codes->row_start[b];
+        if (from != to && n > 0) {
+            memmove(codes->latent + to, codes->latent + from, sizeof(int32_t) * (size_t)n);
+            memmove(codes->value + to, codes->value + from, sizeof(float) * (size_t)n);
+        }
+    }
+}
+
+/* POSITIVE: rows are gathered from their chunks, if all of them fit. */
+static void pack_chunks(const rf_encode_plan *plan, int l, int n_threads)
 {
     const rf_select_list *list = &plan->args->lists[l];
+    const rf_encode_pool *pool = &plan->pool[l];
     rf_codes *codes = list->codes;
-    int64_t at = 0, n_overflow = 0;
-    for (int64_t b = 0; b < plan->n_rows; b++) {
-        int64_t n = plan->count[l][b], from = b * plan->slot[l];
-        n_overflow += n < 0;
-        n = rf_max_i64(n, 0);
-        codes->row_start[b] = at;
-        if (from != at && n > 0) {
-            memmove(codes->latent + at, codes->latent + from, sizeof(int32_t) * (size_t)n);
-            memmove(codes->value + at, codes->value + from, sizeof(float) * (size_t)n);
-        }
-        at += n;
+    bool fits = (plan->n_rows == 0 || pool->n_used <= pool->n_chunks) &&
+                start_rows(plan, l) <= codes->capacity;
+    *list->overflow = !fits;
+    if (!fits) {
+        memset(codes->row_start, 0, sizeof(int64_t) * (size_t)(plan->n_rows + 1));
+        return;
     }
-    codes->row_start[plan->n_rows] = at;
-    codes->n_rows = plan->n_rows;
-    if (list->overflow != NULL) {
-        *list->overflow = n_overflow;
+#pragma omp parallel for schedule(static) num_threads(n_threads)
+    for (int64_t b = 0; b < plan->n_rows; b++) {
+        int64_t to = codes->row_start[b], last = codes->row_start[b + 1];
+        for (int64_t chunk = pool->first[b]; to < last; chunk = pool->next[chunk]) {
+            size_t n = (size_t)rf_min_i64(ENCODE_CHUNK, last - to);
+            memcpy(codes->latent + to, pool->latent + chunk * ENCODE_CHUNK, sizeof(int32_t) * n);
+            memcpy(codes->value + to, pool->value + chunk * ENCODE_CHUNK, sizeof(float) * n);
+            to += ENCODE_CHUNK;
+        }
     }
 }
 
@@ -256,7 +294,9 @@ rf_status rf_cpu_encode(rf_stream *s, const rf_encode_args *args)
     double seconds[2] = {0.0, 0.0};
     int64_t n_refused = 0;
     void *scratch;
+    rf_encode_pool pool[RF_MAX_LISTS] = {{0}};
     rf_encode_plan plan = {.args = args,
+                           .pool = pool,
                            .n_rows = args->x.shape[0],
                            .width = args->x.shape[1],
                            .n_latents = args->w_enc.shape[0]};
@@ -279,7 +319,12 @@ rf_status rf_cpu_encode(rf_stream *s, const rf_encode_args *args)
         RF_TRY(encode_blocks(&plan, works, n_threads, seconds));
     }
     for (int l = 0; l < args->n_lists; l++) {
-        pack_codes(&plan, l);
+        args->lists[l].codes->n_rows = plan.n_rows;
+        if (args->lists[l].rule == RF_SELECT_TOPK) {
+            pack_slots(&plan, l);
+        } else {
+            pack_chunks(&plan, l, n_threads);
+        }
     }
     if (args->n_refused != NULL) {
         *args->n_refused = n_refused;

@@ -12,8 +12,6 @@ typedef struct tile_latents {
     int64_t n, first;
 } tile_latents;
 
-static const float least_positive = 0x1p-149f;
-
 void rf_encode_begin_block(const rf_encode_plan *plan, rf_encode_work *work, int64_t first_row,
                            int64_t n_rows)
 {
@@ -25,7 +23,7 @@ void rf_encode_begin_block(const rf_encode_plan *plan, rf_encode_work *work, int
                 work->candidates[l][r] = (rf_candidates){.lo = work->lo[l] + r * room,
                                                          .hi = work->hi[l] + r * room,
                                                          .latent = work->latent[l] + r * room,
-                                                         .threshold = least_positive};
+                                                         .threshold = rf_least_positive};
             }
         }
     }
@@ -93,11 +91,12 @@ static void make_room(const rf_encode_plan *plan, const rf_encode_work *work, in
                       int64_t k, rf_candidates *c)
 {
     if (c->n > rf_candidates_soft_limit(k)) {
-        rf_candidates_prune(c, k, work->exact_work);
+        rf_candidates_prune(c, k, k / 8);
     }
     if (c->n > rf_candidates_soft_limit(k)) { /* ties, or bounds too wide to tell */
         rf_exact exact = exact_of(plan, work, row);
-        rf_candidates_settle(c, k, &exact);
+        rf_candidates_measure(c, c->n, &exact);
+        rf_candidates_keep(c, k);
     }
 }
 
@@ -116,23 +115,45 @@ static void add_candidates(const rf_encode_plan *plan, rf_encode_work *work, con
     }
 }
 
+/* One more chunk for `row`, or false when none is left. */
+static bool take_chunk(rf_encode_pool *pool, int64_t row, bool is_first)
+{
+    int64_t chunk;
+#pragma omp atomic capture
+    chunk = pool->n_used++;
+    if (chunk >= pool->n_chunks) {
+        return false;
+    }
+    if (is_first) {
+        pool->first[row] = (int32_t)chunk;
+    } else {
+        pool->next[pool->last[row]] = (int32_t)chunk;
+    }
+    pool->last[row] = (int32_t)chunk;
+    return true;
+}
+
 static void add_positive(const rf_encode_plan *plan, const tile_latents *t, const float *p,
                          int64_t row, int l)
 {
-    rf_codes *codes = plan->args->lists[l].codes;
+    rf_encode_pool *pool = &plan->pool[l];
     const float *bias = plan->args->b_enc.data;
-    int64_t n = plan->count[l][row], slot = plan->slot[l];
-    for (int64_t j = 0; j < t->n && n >= 0; j++) {
+    int64_t n = plan->count[l][row];
+    for (int64_t j = 0; j < t->n; j++) {
         int32_t latent = latent_of(t, j);
         float v = p[j] + bias[latent];
-        if (v > 0.0f && n == slot) {
-            n = -1;
-        } else if (v > 0.0f) {
-            codes->latent[row * slot + n] = latent;
-            codes->value[row * slot + n++] = v;
+        if (!(v > 0.0f)) {
+            continue;
         }
+        if (n % ENCODE_CHUNK == 0 && !take_chunk(pool, row, n == 0)) {
+            return; /* the list does not fit: nobody will read it */
+        }
+        int64_t at = (int64_t)pool->last[row] * ENCODE_CHUNK + n % ENCODE_CHUNK;
+        pool->latent[at] = latent;
+        pool->value[at] = v;
+        n++;
+        plan->count[l][row] = n;
     }
-    plan->count[l][row] = n;
 }
 
 void rf_encode_use_tile(const rf_encode_plan *plan, rf_encode_work *work, int64_t first_row,
@@ -158,6 +179,32 @@ void rf_encode_use_tile(const rf_encode_plan *plan, rf_encode_work *work, int64_
     }
 }
 
+/* Tokens are settled side by side, a few candidates each at a time: rows of W that several of them
+ * ask for are then in cache. */
+enum { SETTLE_ROWS = 64, SETTLE_CANDIDATES = 32 };
+
+static void settle_rows(const rf_encode_plan *plan, const rf_encode_work *work, int l,
+                        int64_t first_row, int64_t n_rows, rf_candidates *c)
+{
+    bool is_done = false;
+    for (int64_t r = 0; r < n_rows; r++) {
+        rf_candidates_prune(&c[r], plan->k[l], 0);
+    }
+    while (!is_done) {
+        is_done = true;
+        for (int64_t r = 0; r < n_rows; r++) {
+            if (c[r].n_known < c[r].n) {
+                rf_exact exact = exact_of(plan, work, first_row + r);
+                rf_candidates_measure(&c[r], SETTLE_CANDIDATES, &exact);
+                is_done = false;
+            }
+        }
+    }
+    for (int64_t r = 0; r < n_rows; r++) {
+        rf_candidates_keep(&c[r], plan->k[l]);
+    }
+}
+
 void rf_encode_end_block(const rf_encode_plan *plan, rf_encode_work *work, int64_t first_row,
                          int64_t n_rows)
 {
@@ -166,15 +213,15 @@ void rf_encode_end_block(const rf_encode_plan *plan, rf_encode_work *work, int64
             continue;
         }
         rf_codes *codes = plan->args->lists[l].codes;
+        rf_candidates *c = work->candidates[l];
+        for (int64_t r = 0; r < n_rows; r += SETTLE_ROWS) {
+            settle_rows(plan, work, l, first_row + r, rf_min_i64(SETTLE_ROWS, n_rows - r), c + r);
+        }
         for (int64_t r = 0; r < n_rows; r++) {
-            int64_t row = first_row + r, at = row * plan->slot[l];
-            rf_candidates *c = &work->candidates[l][r];
-            rf_exact exact = exact_of(plan, work, row);
-            rf_candidates_prune(c, plan->k[l], work->exact_work);
-            rf_candidates_settle(c, plan->k[l], &exact);
-            memcpy(codes->latent + at, c->latent, sizeof(int32_t) * (size_t)c->n);
-            memcpy(codes->value + at, c->lo, sizeof(float) * (size_t)c->n);
-            plan->count[l][row] = c->n;
+            int64_t at = (first_row + r) * plan->slot[l];
+            memcpy(codes->latent + at, c[r].latent, sizeof(int32_t) * (size_t)c[r].n);
+            memcpy(codes->value + at, c[r].lo, sizeof(float) * (size_t)c[r].n);
+            plan->count[l][first_row + r] = c[r].n;
         }
     }
 }

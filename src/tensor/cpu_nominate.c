@@ -5,7 +5,7 @@
 
 enum { CHUNK = 32 }; /* most chunks hold nothing: one test answers for all of it */
 
-static int64_t nominate_plain(const float *p, const float *norm, const float *offset, int64_t n,
+int64_t rf_cpu_nominate_plain(const float *p, const float *norm, const float *offset, int64_t n,
                               float scale, float threshold, int32_t *out)
 {
     int64_t count = 0;
@@ -62,5 +62,5 @@ int64_t rf_cpu_nominate(const float *p, const float *norm, const float *offset, 
         return nominate_avx512(p, norm, offset, n, scale, threshold, out);
     }
 #endif
-    return nominate_plain(p, norm, offset, n, scale, threshold, out);
+    return rf_cpu_nominate_plain(p, norm, offset, n, scale, threshold, out);
 }

@@ -13,105 +13,101 @@ int64_t rf_candidates_room(int64_t k, int64_t tile)
     return rf_candidates_soft_limit(k) + tile;
 }
 
-/* The k-th largest of a [n], 1 <= k <= n; a is reordered. */
-static float kth_largest(float *a, int64_t n, int64_t k)
+static int64_t count_from(const float *a, int64_t n, float t)
 {
-    int64_t l = 0, r = n - 1;
-    while (l < r) {
-        float pivot = a[(l + r) / 2];
-        int64_t i = l, j = r;
-        while (i <= j) {
-            while (a[i] > pivot) {
-                i++;
-            }
-            while (a[j] < pivot) {
-                j--;
-            }
-            if (i <= j) {
-                float t = a[i];
-                a[i++] = a[j];
-                a[j--] = t;
-            }
-        }
-        if (k - 1 <= j) {
-            r = j;
-        } else if (k - 1 >= i) {
-            l = i;
-        } else {
-            break;
-        }
+    int32_t count = 0;
+    for (int64_t i = 0; i < n; i++) {
+        count += a[i] >= t;
     }
-    return a[k - 1];
+    return count;
 }
 
-void rf_candidates_prune(rf_candidates *c, int64_t k, float *work)
+/* A t >= `from` > 0 that at least k of a [n] reach, and at most k + slack, or as few as ties allow;
+ * `from` itself where fewer than k reach that. Halves the interval of bit patterns, which order as
+ * positive floats do: passes without branches beat a partial sort of so few numbers. */
+static float threshold_of(const float *a, int64_t n, int64_t k, int64_t slack, float from)
+{
+    uint32_t low, high;
+    float most = from;
+    int64_t count = count_from(a, n, from);
+    if (count < k) {
+        return from;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        most = a[i] > most ? a[i] : most;
+    }
+    memcpy(&low, &from, sizeof low);
+    memcpy(&high, &most, sizeof high);
+    high++;
+    while (count > k + slack && high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        float t;
+        memcpy(&t, &middle, sizeof t);
+        int64_t reach = count_from(a, n, t);
+        if (reach >= k) {
+            low = middle;
+            count = reach;
+        } else {
+            high = middle;
+        }
+    }
+    memcpy(&from, &low, sizeof from);
+    return from;
+}
+
+void rf_candidates_prune(rf_candidates *c, int64_t k, int64_t slack)
 {
     if (c->n <= k) {
         return;
     }
-    memcpy(work, c->lo, sizeof(float) * (size_t)c->n);
-    float kth = kth_largest(work, c->n, k);
-    if (kth > c->threshold) {
-        c->threshold = kth;
-    }
+    c->threshold = threshold_of(c->lo, c->n, k, slack, c->threshold);
     int64_t kept = 0, known = 0;
-    for (int64_t i = 0; i < c->n; i++) {
-        if (c->hi[i] >= c->threshold) {
-            known += i < c->n_known;
-            c->lo[kept] = c->lo[i];
-            c->hi[kept] = c->hi[i];
-            c->latent[kept++] = c->latent[i];
-        }
+    for (int64_t i = 0; i < c->n; i++) { /* no branches: half of them would be guessed wrong */
+        float lo = c->lo[i], hi = c->hi[i];
+        int is_kept = hi >= c->threshold;
+        c->lo[kept] = lo;
+        c->hi[kept] = hi;
+        c->latent[kept] = c->latent[i];
+        kept += is_kept;
+        known += is_kept & (i < c->n_known);
     }
     c->n = kept;
     c->n_known = known;
 }
 
-/* Of the candidates, whose values are known, the k largest: those above the k-th value, and of
- * those equal to it the first (latents rise, so ties go to the smaller). */
-static void keep_largest(rf_candidates *c, int64_t k, float *work)
+/* Of the candidates, whose values are known, the k largest > 0: those above the least value that k
+ * reach, and of those equal to it the first (latents rise, so ties go to the smaller). */
+void rf_candidates_keep(rf_candidates *c, int64_t k)
 {
-    float kth = 0.0f;
-    int64_t n_above = 0, n_equal = 0, kept = 0;
-    if (c->n > k) {
-        memcpy(work, c->lo, sizeof(float) * (size_t)c->n);
-        kth = kth_largest(work, c->n, k);
-        for (int64_t i = 0; i < c->n; i++) {
-            n_above += c->lo[i] > kth;
-        }
-        n_equal = k - n_above;
+    float least = threshold_of(c->lo, c->n, k, 0, rf_least_positive);
+    int64_t n_above = 0, kept = 0;
+    for (int64_t i = 0; i < c->n; i++) {
+        n_above += c->lo[i] > least;
     }
+    int64_t n_equal = k - n_above;
     for (int64_t i = 0; i < c->n; i++) {
         float v = c->lo[i];
-        bool is_kept = v > kth;
-        if (v == kth && v > 0.0f && n_equal > 0) {
-            is_kept = true;
-            n_equal--;
-        }
-        if (is_kept && v > 0.0f) {
+        bool is_equal = v == least && n_equal > 0;
+        n_equal -= is_equal;
+        if (v > least || is_equal) {
             c->lo[kept] = c->hi[kept] = v;
             c->latent[kept++] = c->latent[i];
         }
     }
     c->n = c->n_known = kept;
+    if (kept == k && least > c->threshold) {
+        c->threshold = least;
+    }
 }
 
-void rf_candidates_settle(rf_candidates *c, int64_t k, const rf_exact *exact)
+void rf_candidates_measure(rf_candidates *c, int64_t count, const rf_exact *exact)
 {
-    int64_t first = c->n_known, n = c->n - first;
+    int64_t first = c->n_known, n = rf_min_i64(count, c->n - first);
     rf_dot_rows(exact->x, exact->w, exact->w_stride, c->latent + first, n, exact->width,
                 exact->work);
     for (int64_t i = 0; i < n; i++) {
         float v = exact->work[i] + exact->bias[c->latent[first + i]];
         c->lo[first + i] = c->hi[first + i] = v;
     }
-    c->n_known = c->n;
-    keep_largest(c, k, exact->work);
-    if (c->n == k && k > 0) {
-        float least = c->lo[0];
-        for (int64_t i = 1; i < k; i++) {
-            least = c->lo[i] < least ? c->lo[i] : least;
-        }
-        c->threshold = least > c->threshold ? least : c->threshold;
-    }
+    c->n_known += n;
 }

@@ -184,20 +184,16 @@ static rf_status choose_path(rf_step_job *job)
     enum { SPARSE_BELOW = 64 }; /* one latent of so many active on average */
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    const rf_architecture *a = rf_coder_architecture(job->coder);
-    int64_t slot = a->row_capacity(rf_coder_get_settings(job->coder), job->n_latents);
-    int64_t total = 0, most = 0;
+    int64_t total = 0;
     RF_TRY(rf_copy_out(step->s, step->host_starts, step->global.active,
                        sizeof(int64_t) * (size_t)job->n_rows));
     RF_TRY(rf_stream_synchronise(step->s));
     for (int64_t b = 0; b < job->n_rows; b++) {
         total += step->host_starts[b];
-        most = rf_max_i64(most, step->host_starts[b]);
     }
     job->metrics->l0 = (double)total / job->n_valid;
     job->state.counters[RF_COUNTER_DENSE] =
-        !((double)total * SPARSE_BELOW <= job->n_valid * (double)job->n_latents &&
-          most <= slot / 4 * 3);
+        (double)total * SPARSE_BELOW > job->n_valid * (double)job->n_latents;
 fail:
     return status;
 }

@@ -138,4 +138,15 @@ static inline double fixture_distance(const float *a, const float *b, int64_t n)
     return sqrt(num) / (sqrt(den) + 1e-300);
 }
 
+/* Rates under which the first moment is the gradient itself and nothing moves. */
+static inline rf_step_rates fixture_gradient_rates(void)
+{
+    return (rf_step_rates){.lr = 0.0, .beta1 = 0.0, .beta2 = 0.999, .eps = 1e-8, .l1_scale = 1.0};
+}
+
+static inline const float *fixture_gradient(const fixture *f, int idx)
+{
+    return rf_optimiser_tensor_view(f->opt, idx).data;
+}
+
 #endif

@@ -220,6 +220,10 @@ static void ties_go_to_the_smaller_latent(void **state)
     check_topk(&p, 600, "duplicates, k across groups");
     memset(p.w, 0, sizeof(float) * (size_t)(p.f * p.d)); /* pre = bias for all 3000 latents */
     check_topk(&p, 10, "all equal");
+    for (int64_t i = 0; i < p.f; i++) { /* crowds of ties, each larger than those before */
+        p.b[i] = 0.5f + 0.1f * (float)(i / 700);
+    }
+    check_topk(&p, 10, "rising crowds");
     unmake(&p);
 }
 
@@ -396,28 +400,53 @@ static void positive_lists_hold_every_positive_value(void **state)
     }
 }
 
-static void rows_without_room_keep_nothing_and_are_counted(void **state)
+/* Rows share the room: one may have many entries where others have few. */
+static void a_positive_list_fits_when_all_entries_do(void **state)
 {
     (void)state;
+    enum { EACH = 30, CROWDED = 400 };
     problem p = make(20, 50, 8, 400);
-    rf_codes got = make_codes(p.n, p.n * 30);
-    int64_t overflow = -1;
-    rf_encode_args args = args_of(&p);
-    args.lists[0] =
-        (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &got, .overflow = &overflow};
-    for (int64_t i = 0; i < p.f; i++) { /* exactly 30 latents positive, 31 for rows 10 and 49 */
+    for (int64_t i = 0; i < p.f; i++) { /* 30 latents positive, all of them for rows 10 and 49 */
         memset(p.w + i * p.d, 0, sizeof(float) * (size_t)p.d);
         p.b[i] = i % 13 == 0 && i < 390 ? 1.0f : -1.0f;
-        p.w[i * p.d] = i == 399 ? 1.0f : 0.0f;
+        p.w[i * p.d] = 1.0f;
     }
     for (int64_t r = 0; r < p.n; r++) {
         p.x[r * p.d] = r == 10 || r == 49 ? 2.0f : 0.0f;
     }
-    run(&args, 2);
-    assert_int_equal(overflow, 2);
-    for (int64_t r = 0; r < p.n; r++) {
-        assert_int_equal(got.row_start[r + 1] - got.row_start[r], r == 10 || r == 49 ? 0 : 30);
+    int64_t total = 48 * EACH + 2 * CROWDED;
+    for (int64_t room = total - 1; room <= total + 1; room++) {
+        for (int n_threads = 1; n_threads <= 4; n_threads += 3) {
+            rf_codes got = make_codes(p.n, room);
+            int64_t overflow = -1;
+            rf_encode_args args = args_of(&p);
+            args.lists[0] =
+                (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &got, .overflow = &overflow};
+            run(&args, n_threads);
+            assert_int_equal(overflow, room < total);
+            for (int64_t r = 0; r < p.n; r++) {
+                int64_t want = r == 10 || r == 49 ? CROWDED : EACH;
+                assert_int_equal(got.row_start[r + 1] - got.row_start[r], room < total ? 0 : want);
+            }
+            unmake_codes(&got);
+        }
     }
+    unmake(&p);
+}
+
+/* So many more than fit that chunks run out in the middle. */
+static void a_list_far_too_small_is_only_counted(void **state)
+{
+    (void)state;
+    problem p = make(23, 300, 8, 900);
+    rf_codes got = make_codes(p.n, 10);
+    int64_t overflow = -1;
+    rf_encode_args args = args_of(&p);
+    args.lists[0] =
+        (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &got, .overflow = &overflow};
+    run(&args, 3);
+    assert_int_equal(overflow, 1);
+    assert_int_equal(got.row_start[p.n], 0);
     unmake_codes(&got);
     unmake(&p);
 }
@@ -496,7 +525,8 @@ int main(void)
         cmocka_unit_test(rows_that_are_not_finite_or_could_overflow_are_refused_and_counted),
         cmocka_unit_test(no_rows_give_no_codes),
         cmocka_unit_test(positive_lists_hold_every_positive_value),
-        cmocka_unit_test(rows_without_room_keep_nothing_and_are_counted),
+        cmocka_unit_test(a_positive_list_fits_when_all_entries_do),
+        cmocka_unit_test(a_list_far_too_small_is_only_counted),
         cmocka_unit_test(several_lists_of_one_encode_equal_encodes_apart),
         cmocka_unit_test(shapes_that_do_not_fit_are_refused),
     };
