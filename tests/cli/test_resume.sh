@@ -2,7 +2,7 @@
 . "$(dirname "$0")/lib.sh"
 
 tiny_run run.yaml run
-sed -i 's/epochs: 6/epochs: 400/; s/checkpoint_every: 10/checkpoint_every: 25/' run.yaml
+sed -i 's/epochs: 6/epochs: 800/; s/checkpoint_every: 10/checkpoint_every: 25/' run.yaml
 ranks 2 "$refract" train run.yaml output.dir=whole >log.txt 2>&1 || { cat log.txt; fail "whole"; }
 
 same_as_whole() {
