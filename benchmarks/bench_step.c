@@ -365,6 +365,10 @@ static void report(bench *b, double peak)
 
 /* ---- command line -------------------------------------------------------------------------- */
 
+static const char usage[] =
+    "bench_step [--architecture topk|relu] [--width D] [--latents F] [--k K] [--batch B] "
+    "[--steps N] [--dead SHARE] [--threads N]";
+
 static rf_status read_options(int argc, char **argv, options *o)
 {
     rf_status status = RF_OK;
@@ -375,7 +379,7 @@ static rf_status read_options(int argc, char **argv, options *o)
                    {"--batch", &o->batch}, {"--steps", &o->steps},     {"--threads", &o->threads}};
     for (int i = 1; i < argc; i += 2) {
         bool known = false;
-        RF_REQUIRE(i + 1 < argc, "%s: a value is missing", argv[i]);
+        RF_REQUIRE(i + 1 < argc, "%s: a value is missing; usage: %s", argv[i], usage);
         for (size_t j = 0; j < sizeof numbers / sizeof numbers[0]; j++) {
             if (strcmp(argv[i], numbers[j].name) == 0) {
                 RF_TRY_DOING(rf_parse_i64(argv[i + 1], numbers[j].value), "%s", argv[i]);
@@ -389,10 +393,7 @@ static rf_status read_options(int argc, char **argv, options *o)
             RF_TRY_DOING(rf_parse_f64(argv[i + 1], &o->dead), "%s", argv[i]);
             known = true;
         }
-        RF_REQUIRE(known,
-                   "%s: expected --architecture, --width, --latents, --k, --batch, --steps, "
-                   "--dead or --threads",
-                   argv[i]);
+        RF_REQUIRE(known, "%s: no such option; usage: %s", argv[i], usage);
     }
     RF_REQUIRE(rf_architecture_find(o->architecture) != NULL, "no architecture is called '%s'",
                o->architecture);
