@@ -206,8 +206,10 @@ double rf_schedule_lr(const rf_schedule *schedule, int64_t step);
 
 /* A finished or interrupted run, for evaluation and export. */
 typedef struct rf_run rf_run;
-/* Read `dir`/config.yaml and find the newest whole checkpoint. Local. */
-rf_status rf_run_open(const char *dir, rf_run **out);
+/* Read `dir`/config.yaml, put `overrides` over it (model.path, data.path: where they are now), and
+ * find the newest whole checkpoint. Local. */
+rf_status rf_run_open(const char *dir, const char *const *overrides, int64_t n_overrides,
+                      rf_run **out);
 void rf_run_close(rf_run *run); /* NULL is fine */
 /* `output.dir` is `dir`, wherever the folder was moved to. Borrowed. */
 const rf_run_settings *rf_run_get_settings(const rf_run *run);

@@ -5,6 +5,7 @@
 #include "refract/train.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -87,11 +88,11 @@ fail:
 
 static void print_usage(FILE *to)
 {
-    fprintf(
-        to,
-        "refract %s: sparse coders on vision transformers\n\n"
-        "usage: refract COMMAND ...   or, on several ranks, mpirun -n N refract COMMAND ...\n\n",
-        RF_VERSION);
+    fprintf(to,
+            "refract %s: sparse coders on vision transformers\n\n"
+            "usage: refract COMMAND ...   (train and eval also on several ranks: mpirun -n N "
+            "refract ...)\n\n",
+            RF_VERSION);
     for (int i = 0; i < N_COMMANDS; i++) {
         fprintf(to, "  %-12s %s\n", commands[i]->name, commands[i]->summary);
     }
@@ -152,6 +153,11 @@ static int run(const rf_command *command, int argc, char **argv)
 {
     rf_cli cli = {.n_args = argc - 2, .args = argv + 2, .is_root = true};
     rf_status status = RF_OK;
+    const char *n_started = getenv("OMPI_COMM_WORLD_SIZE");
+    if (!command->uses_ranks && n_started != NULL && strcmp(n_started, "1") != 0) {
+        fprintf(stderr, "refract %s runs on one rank: start it without mpirun\n", command->name);
+        return EXIT_USAGE;
+    }
     if (command->uses_ranks) {
         status = rf_comm_start(&argc, &argv, &cli.comm);
         if (status != RF_OK) {

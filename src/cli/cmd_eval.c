@@ -4,16 +4,26 @@
 #include "refract/report.h"
 #include "refract/train.h"
 
-/* The words behind the run are keys of section `eval`. */
-static rf_status read_settings(const rf_cli *cli, rf_eval_settings *out)
+#include <string.h>
+
+/* Of the words behind the run, model.path=... and data.path=... say where things are now (they come
+ * first then, *n_paths of them); the others are keys of section `eval`. */
+static rf_status read_settings(const rf_cli *cli, int *n_paths, rf_eval_settings *out)
 {
     rf_status status = RF_OK;
     rf_yaml *words = NULL;
+    *n_paths = 0;
     RF_TRY(rf_cli_need_args(cli, 1, "eval RUN [key=value ...]"));
     RF_TRY(rf_settings_defaults(&rf_eval_settings_table, out));
     RF_TRY(rf_yaml_parse("{}", 2, "command line", &words));
     for (int i = 1; i < cli->n_args; i++) {
-        RF_TRY(rf_yaml_override(words, cli->args[i]));
+        char *word = cli->args[i];
+        if (strncmp(word, "model.path=", 11) == 0 || strncmp(word, "data.path=", 10) == 0) {
+            cli->args[i] = cli->args[1 + *n_paths];
+            cli->args[1 + (*n_paths)++] = word;
+        } else {
+            RF_TRY(rf_yaml_override(words, word));
+        }
     }
     RF_TRY(rf_settings_read(&rf_eval_settings_table, words, "eval", NULL, out, NULL));
 fail:
@@ -29,10 +39,10 @@ static rf_status run(rf_cli *cli)
     rf_run *opened = NULL;
     rf_backend *be = NULL;
     rf_str text = {0};
-    int n_threads = 0;
-    status = read_settings(cli, &settings);
+    int n_threads = 0, n_paths = 0;
+    status = read_settings(cli, &n_paths, &settings);
     if (status == RF_OK) {
-        status = rf_run_open(cli->args[0], &opened);
+        status = rf_run_open(cli->args[0], (const char *const *)cli->args + 1, n_paths, &opened);
     }
     RF_TRY(rf_comm_agree(cli->comm, status));
     RF_TRY(rf_cli_threads(cli, rf_run_get_settings(opened)->train.threads, &n_threads));
@@ -63,6 +73,7 @@ const rf_command rf_command_eval = {
             "examples:\n"
             "  refract eval runs/first\n"
             "  mpirun -n 4 --bind-to none refract eval runs/first max_trained_on=1000\n\n"
+            "model.path= and data.path= say where model and pictures are now, if they were moved.\n"
             "keys:",
     .uses_ranks = true,
     .run = run,

@@ -32,7 +32,7 @@ fail:
 
 static rf_status run(rf_cli *cli)
 {
-    static const char *const keys[] = {"format", NULL};
+    static const char *const keys[] = {"format", "model.path", NULL};
     rf_status status = RF_OK;
     rf_run *opened = NULL;
     rf_backend *be = NULL;
@@ -46,7 +46,11 @@ static rf_status run(rf_cli *cli)
     if (strcmp(format, "saelens") != 0) {
         RF_FAIL(RF_ERR_USAGE, "format=%s: expected saelens", format);
     }
-    RF_TRY(rf_run_open(cli->args[0], &opened));
+    const char *moved = NULL; /* the word model.path=..., if it is there */
+    for (int i = 2; i < cli->n_args; i++) {
+        moved = strncmp(cli->args[i], "model.path=", 11) == 0 ? cli->args[i] : moved;
+    }
+    RF_TRY(rf_run_open(cli->args[0], &moved, moved != NULL, &opened));
     const rf_run_settings *settings = rf_run_get_settings(opened);
     RF_TRY(rf_vit_read_config(settings->model.path, &model));
     RF_TRY(rf_model_settings_transform(&settings->model, &transform));
@@ -66,7 +70,7 @@ fail:
 
 const rf_command rf_command_export = {
     .name = "export",
-    .usage = "RUN OUTDIR [format=saelens]",
+    .usage = "RUN OUTDIR [format=saelens] [model.path=FOLDER]",
     .summary = "write a run's coders as files that other tools load",
     .help = "Writes each coder of the run folder RUN (its newest checkpoint) to OUTDIR/NAME.\n"
             "saelens: cfg.json and sae_weights.safetensors; in Python,\n"

@@ -291,6 +291,9 @@ rf_status rf_transform_load(const char *model_dir, rf_transform *out)
     char *text = NULL;
     int64_t n_bytes = 0;
     *out = (rf_transform){0};
+    if (!rf_file_is_dir(model_dir)) {
+        RF_FAIL(RF_ERR_NOT_FOUND, "%s: there is no such folder", model_dir);
+    }
     RF_TRY(rf_path_join(path, model_dir, "preprocessor_config.json"));
     if (!rf_file_exists(path)) {
         RF_TRY(rf_path_join(path, model_dir, "processor_config.json"));

@@ -16,16 +16,21 @@ bool rf_name_has_char(char c)
 static rf_status check_name(const rf_yaml *where, const char *name)
 {
     size_t n = strlen(name);
-    bool is_safe = n > 0 && n <= MAX_NAME && name[0] != '.' && name[0] != '-' &&
-                   strcmp(name, "checkpoints") != 0;
+    static const char *const taken[] = {"checkpoints", "config.yaml", "eval.json", "metrics.jsonl",
+                                        "summary.csv"};
+    bool is_safe = n > 0 && n <= MAX_NAME && name[0] != '.' && name[0] != '-';
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
+        is_safe = is_safe && strcmp(name, taken[i]) != 0;
+    }
     for (size_t i = 0; i < n; i++) {
         is_safe = is_safe && rf_name_has_char(name[i]);
     }
     if (!is_safe) {
-        return rf_yaml_fail(where,
-                            "'%.120s' cannot be a coder's name: it becomes a folder; expected 1 to "
-                            "%d letters, digits or ._+-, not '.' or '-' first, not 'checkpoints'",
-                            name, MAX_NAME);
+        return rf_yaml_fail(
+            where,
+            "'%.120s' cannot be a coder's name: it becomes a folder; expected 1 to "
+            "%d letters, digits or ._+-, not '.' or '-' first, and no name of the run's own files",
+            name, MAX_NAME);
     }
     return RF_OK;
 }

@@ -90,16 +90,20 @@ static rf_status write_summary(const rf_training *t)
     rf_status status = RF_OK;
     const int64_t n = t->settings->n_coders;
     rf_summary_row *rows = NULL;
+    rf_coder_spec *specs = NULL;
     rf_metrics_line *lines = NULL;
     int64_t best = -1;
     char path[RF_PATH_LEN];
 
     RF_ALLOC(rows, n);
     RF_ALLOC(lines, n);
+    RF_ALLOC(specs, n);
     for (int64_t i = 0; i < n; i++) {
         const rf_trained *c = &t->coders[i];
+        specs[i] = *c->spec;
+        specs[i].coder.latents = rf_coder_n_latents(c->coder); /* what expansion came to */
         rows[i] = (rf_summary_row){
-            .spec = c->spec, .last = &c->whole, .n_batches = c->n_batches, .failed = c->failed};
+            .spec = &specs[i], .last = &c->whole, .n_batches = c->n_batches, .failed = c->failed};
         lines[i] = c->whole;
         if (c->failed) {
             lines[i].coder[0] = '\0'; /* never the best */
@@ -111,8 +115,11 @@ static rf_status write_summary(const rf_training *t)
     if (best >= 0) {
         rf_log(RF_LOG_INFO, "%s: coder '%s'", t->settings->output.select,
                t->coders[best].spec->coder.name);
+    } else if (t->settings->output.select[0] != '\0') {
+        rf_log(RF_LOG_WARN, "output.select '%s': no coder fits", t->settings->output.select);
     }
 fail:
+    rf_free(specs);
     rf_free(lines);
     rf_free(rows);
     return status;

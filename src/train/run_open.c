@@ -91,7 +91,8 @@ fail:
     return status;
 }
 
-rf_status rf_run_open(const char *dir, rf_run **out)
+rf_status rf_run_open(const char *dir, const char *const *overrides, int64_t n_overrides,
+                      rf_run **out)
 {
     rf_status status = RF_OK;
     rf_run *run = NULL;
@@ -103,7 +104,7 @@ rf_status rf_run_open(const char *dir, rf_run **out)
     if (!rf_file_exists(config)) {
         RF_FAIL(RF_ERR_NOT_FOUND, "'%s' is no run folder: it has no config.yaml", dir);
     }
-    RF_TRY(rf_run_settings_load(config, NULL, 0, &run->settings));
+    RF_TRY(rf_run_settings_load(config, overrides, n_overrides, &run->settings));
     RF_TRY(rf_format(run->settings->output.dir, sizeof run->settings->output.dir, "%s", dir));
     RF_TRY(find_checkpoint(run, dir));
     *out = run;

@@ -101,20 +101,43 @@ fail:
     return status;
 }
 
-/* "  - name: x" and the coder's other keys under it. */
-static rf_status write_coder(const rf_coder_spec *spec, rf_str *out)
+/* "    key: value", unless `base` (NULL: none) has the same value. */
+static rf_status write_key(const rf_setting *row, const void *settings, const void *base,
+                           rf_str *out)
 {
     rf_status status = RF_OK;
-    const rf_settings_table *table = &rf_train_settings_table;
+    rf_str value = {0}, usual = {0};
+    RF_TRY(rf_settings_format(row, settings, &value));
+    if (base != NULL) {
+        RF_TRY(rf_settings_format(row, base, &usual));
+    }
+    if (base == NULL || strcmp(value.data, usual.data) != 0) {
+        RF_TRY(rf_str_append(out, "    %s: %s\n", row->key, value.data));
+    }
+fail:
+    rf_str_fini(&usual);
+    rf_str_fini(&value);
+    return status;
+}
+
+/* "  - name: x", the coder's other keys under it, and what it trains with otherwise than the run:
+ * so that a word on the command line for all of them reaches all of them. */
+static rf_status write_coder(const rf_run_settings *s, const rf_coder_spec *spec, rf_str *out)
+{
+    rf_status status = RF_OK;
+    const rf_settings_table *coder = &rf_coder_settings_table, *train = &rf_train_settings_table;
+    rf_coder_settings base = spec->coder;
     int64_t start = out->len;
 
-    RF_TRY(rf_settings_write_yaml(&rf_coder_settings_table, &spec->coder, 4, out));
+    base.seed = s->train.seed; /* what a coder without one takes */
+    for (int64_t i = 0; i < coder->n_rows; i++) {
+        bool is_seed = strcmp(coder->rows[i].key, "seed") == 0;
+        RF_TRY(write_key(&coder->rows[i], &spec->coder, is_seed ? &base : NULL, out));
+    }
     out->data[start + 2] = '-'; /* before the first key */
-    for (int64_t i = 0; i < table->n_rows; i++) {
-        if (!rf_train_setting_is_of_run(table->rows[i].key)) {
-            RF_TRY(rf_str_append(out, "    %s: ", table->rows[i].key));
-            RF_TRY(rf_settings_format(&table->rows[i], &spec->train, out));
-            RF_TRY(rf_str_append(out, "\n"));
+    for (int64_t i = 0; i < train->n_rows; i++) {
+        if (!rf_train_setting_is_of_run(train->rows[i].key)) {
+            RF_TRY(write_key(&train->rows[i], &spec->train, &s->train, out));
         }
     }
 fail:
@@ -129,7 +152,7 @@ rf_status rf_run_settings_write_yaml(const rf_run_settings *s, rf_str *out)
     RF_TRY(write_section(&rf_activations_settings_table, &s->activations, out));
     RF_TRY(rf_str_append(out, "coders:\n"));
     for (int64_t i = 0; i < s->n_coders; i++) {
-        RF_TRY(write_coder(&s->coders[i], out));
+        RF_TRY(write_coder(s, &s->coders[i], out));
     }
     RF_TRY(write_section(&rf_train_settings_table, &s->train, out));
     RF_TRY(write_section(&rf_output_settings_table, &s->output, out));

@@ -68,7 +68,8 @@ static rf_status append_header(rf_str *out)
     RF_TRY(append_keys(out, &rf_train_settings_table));
     RF_TRY(rf_str_append(out, "n_batches,failed,selected,last_step"));
     for (int i = 0; rf_metrics_figure(&empty, i, &value) != NULL; i++) {
-        /* `lr` and `l1` are settings too: these are the last step's. */
+        /* `lr` and `l1` are settings too: these are of the last whole batch, as a ragged one at
+         * the end is too small to judge by. */
         RF_TRY(rf_str_append(out, ",last_%s", rf_metrics_figure(&empty, i, &value)));
     }
     RF_TRY(rf_str_append(out, "\n"));

@@ -8,7 +8,7 @@ train() { expect_exit "$1" "$refract" train "${@:2}"; }
 train 1 nothing.yaml
 expect_in err.txt "nothing.yaml"
 train 1 run.yaml model.path=no-model
-expect_in err.txt "no-model"
+expect_in err.txt "no-model: there is no such folder"
 train 1 run.yaml data.path=no-pictures
 expect_in err.txt "no-pictures"
 touch file && train 1 run.yaml output.dir=file/run
@@ -16,9 +16,13 @@ expect_in err.txt "file"
 
 # Settings: an unknown key with the nearest one, a value out of range, a wrong type.
 train 1 run.yaml train.lrr=1
-expect_in err.txt "train.lr"
+expect_in err.txt "did you mean 'train.lr'"
 train 1 run.yaml train.lr=-1
-expect_in err.txt "train.lr"
+expect_in err.txt "train.lr = -1: expected"
+for name in summary.csv eval.json checkpoints; do
+    train 1 run.yaml coders.0.name=$name
+    expect_in err.txt "'$name' cannot be a coder's name"
+done
 train 1 run.yaml train.batch_tokens=many
 expect_in err.txt "batch_tokens"
 train 1 run.yaml data.holdout=2

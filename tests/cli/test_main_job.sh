@@ -14,9 +14,13 @@ expect_file run/config.yaml run/metrics.jsonl run/summary.csv run/topk/coder.saf
 compgen -G 'run/checkpoints/step-*.h5' >/dev/null || fail "no checkpoint"
 compgen -G 'run/topk/events.out.tfevents.*' >/dev/null || fail "no TensorBoard events"
 
-# The resolved settings are a run file themselves, and give the same settings again.
-cp run/config.yaml again.yaml
-"$refract" plan again.yaml >/dev/null
+# The resolved settings are a run file themselves: the same coders come out, and words for all coders reach them.
+"$refract" train run/config.yaml output.dir=again >train.txt 2>&1 || { cat train.txt; fail "train again"; }
+cmp run/topk/coder.safetensors again/topk/coder.safetensors || fail "config.yaml: another coder"
+cmp <(sed 's/dir: .*//' run/config.yaml) <(sed 's/dir: .*//' again/config.yaml) || fail "config.yaml: other settings"
+"$refract" train run/config.yaml output.dir=other train.lr=1e-4 train.epochs=1 >train.txt 2>&1 || { cat train.txt; fail "train other"; }
+grep '"coder": *"topk"' other/metrics.jsonl | tail -n 1 | grep -q '"lr": 0.0000' || grep '"coder": *"topk"' other/metrics.jsonl | tail -n 1 | grep -qE '"lr": [0-9.]+e-0' ||
+    fail "train.lr on the command line did not reach a coder of config.yaml"
 
 # The explained variance of the last whole batch of the TopK coder: it has learned something.
 ev=$(grep '"coder": *"topk"' run/metrics.jsonl | tail -n 2 | head -n 1 | sed 's/.*"explained_variance": *\([-0-9.e]*\).*/\1/')
@@ -33,6 +37,14 @@ ranks 2 "$refract" eval run >eval.txt 2>&1 || { cat eval.txt; fail "eval"; }
 expect_file run/eval.json
 expect_in eval.txt "topk"
 expect_in eval.txt "held out"
+
+# The share of variance that held-out pictures have explained, from the record.
+ev=$(grep -A 20 '"pictures": "held out"' run/eval.json | grep -m 1 '"all":' | sed 's/.*"explained_variance": *\([-0-9.e]*\).*/\1/')
+awk -v ev="$ev" 'BEGIN {exit !(ev > 0.3 && ev < 1)}' || fail "held-out explained variance $ev"
+# From another folder, told where model and pictures are.
+(mkdir elsewhere && cd elsewhere && expect_exit 0 "$refract" eval ../run model.path=../model data.path=../pictures substitution=false)
+expect_exit 2 ranks 2 "$refract" export run exported # one rank's work
+expect_in err.txt "without mpirun"
 
 "$refract" export run exported format=saelens
 expect_file exported/topk/cfg.json exported/topk/sae_weights.safetensors exported/relu/cfg.json

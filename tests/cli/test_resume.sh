@@ -66,6 +66,35 @@ for victim in rank mpirun told; do
     go_on $dir
 done
 
+# Another number of ranks goes on with the same TopK coder.
+begin other-ranks
+kill -TERM $(head -n 1 <<<"$pids")
+wait $job || { cat log.txt; fail "other-ranks: stop"; }
+ranks 3 "$refract" train run.yaml output.dir=other-ranks train.resume=auto >log.txt 2>&1 || { cat log.txt; fail "3 ranks: resume"; }
+cmp whole/topk/coder.safetensors other-ranks/topk/coder.safetensors || fail "3 ranks: another TopK coder"
+
+# What would change the result is refused by name; what would not may change; a damaged newest checkpoint is set
+# aside for the one before it, with the same bits at the end.
+begin changed
+kill -TERM $(head -n 1 <<<"$pids")
+wait $job || { cat log.txt; fail "changed: stop"; }
+expect_exit 1 "$refract" train run.yaml output.dir=changed train.resume=auto train.lr=1e-3
+expect_in err.txt "train.lr"
+expect_exit 1 "$refract" train run.yaml output.dir=changed train.resume=auto coders.0.k=5
+expect_in err.txt "k is 5 and was 6"
+cp -r pictures more && cp more/blobs/00.png more/blobs/new.png
+expect_exit 1 "$refract" train run.yaml output.dir=changed train.resume=auto data.path=more
+expect_in err.txt "other pictures"
+cp -r model heavier && printf '\001\001\001\077' | dd of=heavier/model.safetensors bs=1 seek=$(($(stat -c %s model/model.safetensors) - 4)) conv=notrunc 2>/dev/null
+expect_exit 1 "$refract" train run.yaml output.dir=changed train.resume=auto model.path=heavier
+expect_in err.txt "other weights"
+newest=$(ls changed/checkpoints/*.h5 | tail -n 1)
+[[ $(ls changed/checkpoints/*.h5 | wc -l) == 2 ]] || fail "changed: expected two checkpoints"
+truncate -s -1000 "$newest"
+ranks 2 "$refract" train run.yaml output.dir=changed train.resume=auto train.checkpoint_every=1000 >log.txt 2>&1 || { cat log.txt; fail "damaged: resume"; }
+expect_file "$newest.bad"
+same_as_whole changed
+
 # resume=auto starts where there is nothing yet; resume=must says that there is nothing.
 expect_exit 1 "$refract" train run.yaml output.dir=nothing train.resume=must
 expect_exit 0 "$refract" train run.yaml output.dir=nothing train.resume=auto train.epochs=1

@@ -54,7 +54,7 @@ static void evaluate(rf_eval_report *report)
     rf_run *run = NULL;
     rf_eval_settings settings;
     TINY_OK(rf_settings_defaults(&rf_eval_settings_table, &settings));
-    TINY_OK(rf_run_open(run_dir, &run));
+    TINY_OK(rf_run_open(run_dir, NULL, 0, &run));
     TINY_OK(rf_eval_run(world, model.be, run, &settings, report));
     rf_run_close(run);
 }
@@ -167,7 +167,7 @@ static void a_failure_leaves_what_was_written_before(void **state)
     evaluate(&report);
     TINY_OK(rf_settings_defaults(&rf_eval_settings_table, &settings));
     TINY_OK(rf_path_join(moved, model.folder, "elsewhere"));
-    TINY_OK(rf_run_open(run_dir, &run));
+    TINY_OK(rf_run_open(run_dir, NULL, 0, &run));
     assert_int_equal(rename(model.data, moved), 0);
     rf_eval_report other;
     const rf_status status = rf_eval_run(world, model.be, run, &settings, &other);
