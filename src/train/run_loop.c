@@ -263,10 +263,11 @@ rf_status rf_training_loop(rf_training *t, rf_train_report *report)
             }
         } else {
             status = rf_activation_stream_advance(t->acts, &more);
-            if (status == RF_ERR_INTERRUPTED) {
-                continue; /* a signal, on some rank: the loop begins with it */
+            if (status != RF_ERR_INTERRUPTED) {
+                RF_TRY(status);
+                continue;
             }
-            RF_TRY(status);
+            more = true; /* a signal, on some rank: the loop begins with it */
         }
     }
     RF_TRY(rf_training_save(t));

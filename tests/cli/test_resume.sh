@@ -66,6 +66,18 @@ for victim in rank mpirun told; do
     go_on $dir
 done
 
+# A signal while the model makes the next pool, which is nearly all that this run does.
+tiny_run pools.yaml pools '  - {name: topk, input: blocks.2.hook_resid_post, tokens: cls, batch_tokens: 52, architecture: topk, latents: 64, k: 4}'
+sed -i 's/group_pictures: 4, pool_groups: 3/group_pictures: 1, pool_groups: 60/; s/epochs: 6/epochs: 300/' pools.yaml
+ranks 2 "$refract" train pools.yaml output.dir=pools-whole >log.txt 2>&1 || { cat log.txt; fail "pools"; }
+start_ranks 2 "$refract" train pools.yaml output.dir=pools-stopped
+wait_for_checkpoint pools-stopped
+kill -TERM $(pgrep -P $job -f "output.dir=pools-stopped" | tail -n 1)
+wait $job || { cat log.txt; fail "pools: a stopped run is not a failure"; }
+expect_in log.txt "train.resume=auto goes on"
+ranks 2 "$refract" train pools.yaml output.dir=pools-stopped train.resume=auto >log.txt 2>&1 || { cat log.txt; fail "pools: resume"; }
+cmp pools-whole/topk/coder.safetensors pools-stopped/topk/coder.safetensors || fail "pools: other bits"
+
 # Another number of ranks goes on with the same TopK coder.
 begin other-ranks
 kill -TERM $(head -n 1 <<<"$pids")
