@@ -1,6 +1,7 @@
 /* data: from files to what coders see. A list of pictures and which of them are held out, the
- * preprocessing that a model's files ask for, and batches of images that threads of their own
- * decode ahead of the consumer. All functions of these sections are local. */
+ * preprocessing that a model's files ask for, batches of images that threads of their own decode
+ * ahead of the consumer; and the stream of activations. Functions are local but where they say
+ * Collective. */
 #ifndef REFRACT_DATA_H
 #define REFRACT_DATA_H
 

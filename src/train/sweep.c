@@ -220,7 +220,7 @@ static void unquote_whole(rf_yaml *node, const char *pattern)
     }
 }
 
-/* A placeholder that no key of `each` fills. */
+/* Refuses a {name} that no key of `each` fills. */
 static rf_status check_filled(const rf_yaml *node, const char *path)
 {
     rf_status status = RF_OK;

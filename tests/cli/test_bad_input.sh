@@ -14,6 +14,15 @@ expect_in err.txt "no-pictures"
 touch file && train 1 run.yaml output.dir=file/run
 expect_in err.txt "file"
 
+cp -r model unreadable && rm unreadable/model.safetensors && mkdir unreadable/model.safetensors
+train 1 run.yaml model.path=unreadable
+expect_in err.txt "unreadable/model.safetensors"
+if ((EUID != 0)); then # root reads everything
+    mkdir locked && chmod 000 locked
+    train 1 run.yaml data.path=locked
+    expect_in err.txt "locked"
+fi
+
 # Settings: an unknown key with the nearest one, a value out of range, a wrong type.
 train 1 run.yaml train.lrr=1
 expect_in err.txt "did you mean 'train.lr'"
