@@ -158,48 +158,49 @@ rf_status rf_settings_write_help(const rf_settings_table *table, bool markdown, 
 /* ---- safetensors ------------------------------------------------------------------------------
  */
 
-typedef enum rf_st_dtype {
-    RF_ST_F64,
-    RF_ST_F32,
-    RF_ST_F16,
-    RF_ST_BF16,
-    RF_ST_I64,
-    RF_ST_I32,
-    RF_ST_I16,
-    RF_ST_I8,
-    RF_ST_U8,
-    RF_ST_BOOL
-} rf_st_dtype;
+typedef enum rf_file_dtype {
+    RF_FILE_F64,
+    RF_FILE_F32,
+    RF_FILE_F16,
+    RF_FILE_BF16,
+    RF_FILE_I64,
+    RF_FILE_I32,
+    RF_FILE_I16,
+    RF_FILE_I8,
+    RF_FILE_U8,
+    RF_FILE_BOOL
+} rf_file_dtype;
 
-enum { RF_ST_MAX_DIMS = 8 };
+enum { RF_FILE_MAX_DIMS = 8 };
 
-typedef struct rf_st_tensor {
+typedef struct rf_named_tensor {
     const char *name;
-    rf_st_dtype dtype;
+    rf_file_dtype dtype;
     int n_dims;
-    int64_t shape[RF_ST_MAX_DIMS];
+    int64_t shape[RF_FILE_MAX_DIMS];
     int64_t n_elems;
     const unsigned char
         *bytes; /* little-endian, row-major, not necessarily aligned; borrowed from the file */
     int64_t n_bytes;
-} rf_st_tensor;
+} rf_named_tensor;
 
 /* One file, or every shard of an index (*.safetensors.index.json), mapped read-only. */
-typedef struct rf_st_file rf_st_file;
-rf_status rf_st_open(const char *path, rf_st_file **out);
-void rf_st_close(rf_st_file *f); /* NULL is fine */
-int64_t rf_st_n_tensors(const rf_st_file *f);
-const rf_st_tensor *rf_st_at(const rf_st_file *f, int64_t idx); /* by name in order; or NULL */
-const rf_st_tensor *rf_st_find(const rf_st_file *f, const char *name); /* or NULL */
-const char *rf_st_metadata(const rf_st_file *f, const char *key);      /* or NULL */
+typedef struct rf_tensor_file rf_tensor_file;
+rf_status rf_tensor_file_open(const char *path, rf_tensor_file **out);
+void rf_tensor_file_close(rf_tensor_file *f); /* NULL is fine */
+int64_t rf_tensor_file_count(const rf_tensor_file *f);
+const rf_named_tensor *rf_tensor_file_at(const rf_tensor_file *f,
+                                         int64_t idx); /* by name in order; or NULL */
+const rf_named_tensor *rf_tensor_file_find(const rf_tensor_file *f, const char *name); /* or NULL */
+const char *rf_tensor_file_metadata(const rf_tensor_file *f, const char *key);         /* or NULL */
 /* All elements as fp32 (F64, F32, F16, BF16 and integers), `out` [n_elems]. */
-rf_status rf_st_read_f32(const rf_st_tensor *t, float *out);
+rf_status rf_named_tensor_read_f32(const rf_named_tensor *t, float *out);
 
 /* Tensors to be written, bytes borrowed until the call returns (`n_bytes` must be what dtype and
  * shape say, `n_elems` is not looked at); `metadata` is pairs key, value, ...
  * of `n_metadata` pairs. */
-rf_status rf_st_write(const char *path, const rf_st_tensor *tensors, int64_t n_tensors,
-                      const char *const *metadata, int64_t n_metadata);
+rf_status rf_safetensors_write(const char *path, const rf_named_tensor *tensors, int64_t n_tensors,
+                               const char *const *metadata, int64_t n_metadata);
 
 /* ---- hdf5: flat files of named arrays, one writer ----------------------------------------------
  */

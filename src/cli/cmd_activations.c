@@ -99,14 +99,14 @@ static rf_status write_file(const char *path, const rf_vit_config *config, const
                             int64_t n_captures, char **paths, int64_t n_paths)
 {
     rf_status status = RF_OK;
-    rf_st_tensor *tensors = NULL;
+    rf_named_tensor *tensors = NULL;
     rf_str names = {0};
     RF_ALLOC(tensors, n_captures);
     for (int64_t i = 0; i < n_captures; i++) {
         const capture *c = &captures[i];
-        rf_st_tensor *t = &tensors[i];
-        *t = (rf_st_tensor){
-            .name = c->point.name, .dtype = RF_ST_F32, .n_dims = c->n_dims, .n_elems = 1};
+        rf_named_tensor *t = &tensors[i];
+        *t = (rf_named_tensor){
+            .name = c->point.name, .dtype = RF_FILE_F32, .n_dims = c->n_dims, .n_elems = 1};
         for (int d = 0; d < c->n_dims; d++) {
             t->shape[d] = c->shape[d];
             t->n_elems *= c->shape[d];
@@ -121,7 +121,7 @@ static rf_status write_file(const char *path, const rf_vit_config *config, const
     RF_TRY(rf_str_append(&names, "]"));
     const char *metadata[] = {"pictures",   names.data,   "model",
                               config->name, "written_by", "refract " RF_VERSION};
-    RF_TRY(rf_st_write(path, tensors, n_captures, metadata, 3));
+    RF_TRY(rf_safetensors_write(path, tensors, n_captures, metadata, 3));
 fail:
     rf_str_fini(&names);
     rf_free(tensors);

@@ -53,17 +53,17 @@ fail:
     return status;
 }
 
-static rf_st_tensor describe(const char *name, const float *data, int n_dims, int64_t n0,
-                             int64_t n1)
+static rf_named_tensor describe(const char *name, const float *data, int n_dims, int64_t n0,
+                                int64_t n1)
 {
     const int64_t n = n_dims == 2 ? n0 * n1 : n0;
-    return (rf_st_tensor){.name = name,
-                          .dtype = RF_ST_F32,
-                          .n_dims = n_dims,
-                          .shape = {n0, n1},
-                          .n_elems = n,
-                          .bytes = (const unsigned char *)data,
-                          .n_bytes = n * (int64_t)sizeof *data};
+    return (rf_named_tensor){.name = name,
+                             .dtype = RF_FILE_F32,
+                             .n_dims = n_dims,
+                             .shape = {n0, n1},
+                             .n_elems = n,
+                             .bytes = (const unsigned char *)data,
+                             .n_bytes = n * (int64_t)sizeof *data};
 }
 
 static rf_status write_weights(const rf_coder *coder, rf_stream *s, const char *path)
@@ -78,13 +78,13 @@ static rf_status write_weights(const rf_coder *coder, rf_stream *s, const char *
     }
     RF_ALLOC(w_enc, d * n_latents);
     transpose(data[RF_CODER_W_ENC], n_latents, d, w_enc);
-    const rf_st_tensor tensors[] = {
+    const rf_named_tensor tensors[] = {
         describe("W_dec", data[RF_CODER_W_DEC], 2, n_latents, d),
         describe("W_enc", w_enc, 2, d, n_latents),
         describe("b_dec", data[RF_CODER_B_DEC], 1, d, 0),
         describe("b_enc", data[RF_CODER_B_ENC], 1, n_latents, 0),
     };
-    RF_TRY(rf_st_write(path, tensors, 4, metadata, 2));
+    RF_TRY(rf_safetensors_write(path, tensors, 4, metadata, 2));
 fail:
     rf_free(w_enc);
     for (int i = 0; i < RF_CODER_N_PARAMETERS; i++) {

@@ -80,7 +80,7 @@ static rf_status check_shape(const char *name, int n_dims, const int64_t *shape,
 {
     rf_status status = RF_OK;
     *n_elems = 1;
-    RF_REQUIRE(n_dims >= 0 && n_dims <= RF_ST_MAX_DIMS, "dataset '%s' of %d dimensions", name,
+    RF_REQUIRE(n_dims >= 0 && n_dims <= RF_FILE_MAX_DIMS, "dataset '%s' of %d dimensions", name,
                n_dims);
     for (int d = 0; d < n_dims; d++) {
         RF_REQUIRE(shape[d] >= 0, "dataset '%s' has the size %" PRId64, name, shape[d]);
@@ -163,7 +163,7 @@ fail:
 
 static hid_t make_space(int n_dims, const int64_t *shape)
 {
-    hsize_t dims[RF_ST_MAX_DIMS];
+    hsize_t dims[RF_FILE_MAX_DIMS];
     for (int d = 0; d < n_dims; d++) {
         dims[d] = (hsize_t)shape[d];
     }

@@ -35,8 +35,8 @@ rf_yaml *rf_yaml_new(rf_yaml_kind kind, const char *file, int line, int column);
 rf_status rf_yaml_append(rf_yaml *parent, const char *key, rf_yaml *item);
 
 /* Bytes of one element. */
-int64_t rf_st_dtype_bytes(rf_st_dtype dtype);
+int64_t rf_file_dtype_bytes(rf_file_dtype dtype);
 /* "F32" and so on, as the format spells it. */
-const char *rf_st_dtype_name(rf_st_dtype dtype);
+const char *rf_file_dtype_name(rf_file_dtype dtype);
 
 #endif

@@ -10,10 +10,10 @@
 
 enum { MAX_HEADER_BYTES = 100000000, MAX_SHARDS = 10000 };
 
-struct rf_st_file {
+struct rf_tensor_file {
     rf_file_map *maps; /* [n_maps], one a shard */
     int64_t n_maps;
-    rf_st_tensor *tensors; /* [n_tensors], by name */
+    rf_named_tensor *tensors; /* [n_tensors], by name */
     int64_t n_tensors, cap;
     char **metadata; /* key, value, key, ... */
     int64_t n_metadata;
@@ -23,23 +23,23 @@ static const struct {
     const char *name;
     int64_t n_bytes;
 } dtypes[] = {
-    [RF_ST_F64] = {"F64", 8},   [RF_ST_F32] = {"F32", 4}, [RF_ST_F16] = {"F16", 2},
-    [RF_ST_BF16] = {"BF16", 2}, [RF_ST_I64] = {"I64", 8}, [RF_ST_I32] = {"I32", 4},
-    [RF_ST_I16] = {"I16", 2},   [RF_ST_I8] = {"I8", 1},   [RF_ST_U8] = {"U8", 1},
-    [RF_ST_BOOL] = {"BOOL", 1},
+    [RF_FILE_F64] = {"F64", 8},   [RF_FILE_F32] = {"F32", 4}, [RF_FILE_F16] = {"F16", 2},
+    [RF_FILE_BF16] = {"BF16", 2}, [RF_FILE_I64] = {"I64", 8}, [RF_FILE_I32] = {"I32", 4},
+    [RF_FILE_I16] = {"I16", 2},   [RF_FILE_I8] = {"I8", 1},   [RF_FILE_U8] = {"U8", 1},
+    [RF_FILE_BOOL] = {"BOOL", 1},
 };
 
-int64_t rf_st_dtype_bytes(rf_st_dtype dtype)
+int64_t rf_file_dtype_bytes(rf_file_dtype dtype)
 {
     return dtypes[dtype].n_bytes;
 }
 
-const char *rf_st_dtype_name(rf_st_dtype dtype)
+const char *rf_file_dtype_name(rf_file_dtype dtype)
 {
     return dtypes[dtype].name;
 }
 
-static rf_status parse_dtype(const json_t *value, rf_st_dtype *out)
+static rf_status parse_dtype(const json_t *value, rf_file_dtype *out)
 {
     rf_status status = RF_OK;
     const char *text = json_string_value(value);
@@ -48,7 +48,7 @@ static rf_status parse_dtype(const json_t *value, rf_st_dtype *out)
     }
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
         if (strcmp(dtypes[i].name, text) == 0) {
-            *out = (rf_st_dtype)i;
+            *out = (rf_file_dtype)i;
             return RF_OK;
         }
     }
@@ -59,12 +59,12 @@ fail:
     return status;
 }
 
-static rf_status parse_shape(const json_t *value, rf_st_tensor *t)
+static rf_status parse_shape(const json_t *value, rf_named_tensor *t)
 {
     rf_status status = RF_OK;
     size_t n = json_array_size(value);
-    if (!json_is_array(value) || n > RF_ST_MAX_DIMS) {
-        RF_FAIL(RF_ERR_FORMAT, "its shape is no list of at most %d numbers", RF_ST_MAX_DIMS);
+    if (!json_is_array(value) || n > RF_FILE_MAX_DIMS) {
+        RF_FAIL(RF_ERR_FORMAT, "its shape is no list of at most %d numbers", RF_FILE_MAX_DIMS);
     }
     t->n_dims = (int)n;
     t->n_elems = 1;
@@ -78,7 +78,7 @@ static rf_status parse_shape(const json_t *value, rf_st_tensor *t)
             RF_FAIL(RF_ERR_FORMAT, "the product of its shape overflows");
         }
     }
-    if (__builtin_mul_overflow(t->n_elems, rf_st_dtype_bytes(t->dtype), &t->n_bytes)) {
+    if (__builtin_mul_overflow(t->n_elems, rf_file_dtype_bytes(t->dtype), &t->n_bytes)) {
         RF_FAIL(RF_ERR_FORMAT, "the product of its shape overflows");
     }
 fail:
@@ -86,7 +86,7 @@ fail:
 }
 
 static rf_status parse_offsets(const json_t *value, const unsigned char *data, int64_t data_bytes,
-                               rf_st_tensor *t)
+                               rf_named_tensor *t)
 {
     rf_status status = RF_OK;
     const json_t *b = json_array_get(value, 0), *e = json_array_get(value, 1);
@@ -111,11 +111,11 @@ fail:
 }
 
 /* Append a tensor; its name is copied. */
-static rf_status add_tensor(rf_st_file *f, const char *name, rf_st_tensor t)
+static rf_status add_tensor(rf_tensor_file *f, const char *name, rf_named_tensor t)
 {
     if (f->n_tensors == f->cap) {
         int64_t cap = rf_max_i64(64, 2 * f->cap);
-        rf_st_tensor *grown = rf_realloc(f->tensors, f->cap, cap, sizeof *grown);
+        rf_named_tensor *grown = rf_realloc(f->tensors, f->cap, cap, sizeof *grown);
         if (grown == NULL) {
             return RF_ERR_NO_MEMORY;
         }
@@ -130,7 +130,7 @@ static rf_status add_tensor(rf_st_file *f, const char *name, rf_st_tensor t)
     return RF_OK;
 }
 
-static rf_status add_metadata(rf_st_file *f, const json_t *map)
+static rf_status add_metadata(rf_tensor_file *f, const json_t *map)
 {
     rf_status status = RF_OK;
     const char *key = NULL;
@@ -166,7 +166,7 @@ fail:
 
 static int compare_bytes(const void *a, const void *b)
 {
-    const rf_st_tensor *s = a, *t = b;
+    const rf_named_tensor *s = a, *t = b;
     if (s->bytes != t->bytes) {
         return s->bytes < t->bytes ? -1 : 1;
     }
@@ -174,7 +174,7 @@ static int compare_bytes(const void *a, const void *b)
 }
 
 /* Each of the tensors starts where the one before ends, and the last ends with the data. */
-static rf_status check_filled(rf_st_tensor *tensors, int64_t n, const unsigned char *data,
+static rf_status check_filled(rf_named_tensor *tensors, int64_t n, const unsigned char *data,
                               int64_t data_bytes)
 {
     rf_status status = RF_OK;
@@ -183,7 +183,7 @@ static rf_status check_filled(rf_st_tensor *tensors, int64_t n, const unsigned c
         qsort(tensors, (size_t)n, sizeof *tensors, compare_bytes);
     }
     for (int64_t i = 0; i < n; i++) {
-        const rf_st_tensor *t = &tensors[i];
+        const rf_named_tensor *t = &tensors[i];
         if (t->bytes != end) {
             RF_FAIL(RF_ERR_FORMAT,
                     "tensor '%.100s' starts at byte %td of the data, expected %td: %s", t->name,
@@ -198,7 +198,7 @@ fail:
     return status;
 }
 
-static rf_status parse_header(rf_st_file *f, const json_t *header, const unsigned char *data,
+static rf_status parse_header(rf_tensor_file *f, const json_t *header, const unsigned char *data,
                               int64_t data_bytes)
 {
     rf_status status = RF_OK;
@@ -208,7 +208,7 @@ static rf_status parse_header(rf_st_file *f, const json_t *header, const unsigne
          it = json_object_iter_next((json_t *)(uintptr_t)header, it)) {
         const char *name = json_object_iter_key(it);
         const json_t *entry = json_object_iter_value(it);
-        rf_st_tensor t = {0};
+        rf_named_tensor t = {0};
         if (strcmp(name, "__metadata__") == 0) {
             RF_TRY(add_metadata(f, entry));
             continue;
@@ -259,7 +259,7 @@ fail:
 }
 
 /* Map one file and add its tensors. */
-static rf_status add_shard(rf_st_file *f, const char *path)
+static rf_status add_shard(rf_tensor_file *f, const char *path)
 {
     rf_status status = RF_OK;
     json_t *header = NULL;
@@ -283,7 +283,7 @@ fail:
 
 static int compare_names(const void *a, const void *b)
 {
-    return strcmp(((const rf_st_tensor *)a)->name, ((const rf_st_tensor *)b)->name);
+    return strcmp(((const rf_named_tensor *)a)->name, ((const rf_named_tensor *)b)->name);
 }
 
 /* Shards lie beside their index: anything else would let an index read the whole disk. */
@@ -304,7 +304,8 @@ fail:
 }
 
 /* Drop the tensors of the shard just read that the index puts elsewhere or does not know. */
-static void keep_mapped(rf_st_file *f, int64_t first, const json_t *weight_map, const char *shard)
+static void keep_mapped(rf_tensor_file *f, int64_t first, const json_t *weight_map,
+                        const char *shard)
 {
     int64_t n = first;
     for (int64_t i = first; i < f->n_tensors; i++) {
@@ -343,12 +344,12 @@ fail:
     return status;
 }
 
-static rf_status check_all_found(const rf_st_file *f, const json_t *weight_map)
+static rf_status check_all_found(const rf_tensor_file *f, const json_t *weight_map)
 {
     rf_status status = RF_OK;
     json_t *map = (json_t *)(uintptr_t)weight_map;
     for (void *it = json_object_iter(map); it != NULL; it = json_object_iter_next(map, it)) {
-        if (rf_st_find(f, json_object_iter_key(it)) == NULL) {
+        if (rf_tensor_file_find(f, json_object_iter_key(it)) == NULL) {
             RF_FAIL(RF_ERR_FORMAT, "tensor '%.100s' is not in '%.200s', where the index puts it",
                     json_object_iter_key(it), json_string_value(json_object_iter_value(it)));
         }
@@ -357,14 +358,14 @@ fail:
     return status;
 }
 
-static void sort_by_name(rf_st_file *f)
+static void sort_by_name(rf_tensor_file *f)
 {
     if (f->n_tensors > 1) {
         qsort(f->tensors, (size_t)f->n_tensors, sizeof *f->tensors, compare_names);
     }
 }
 
-static rf_status open_index(rf_st_file *f, const char *path)
+static rf_status open_index(rf_tensor_file *f, const char *path)
 {
     rf_status status = RF_OK;
     json_t *index = NULL;
@@ -395,11 +396,11 @@ fail:
     return status;
 }
 
-rf_status rf_st_open(const char *path, rf_st_file **out)
+rf_status rf_tensor_file_open(const char *path, rf_tensor_file **out)
 {
     static const char index_end[] = ".index.json";
     rf_status status = RF_OK;
-    rf_st_file *f = NULL;
+    rf_tensor_file *f = NULL;
     size_t n = strlen(path), n_end = sizeof index_end - 1;
 
     *out = NULL;
@@ -414,11 +415,11 @@ rf_status rf_st_open(const char *path, rf_st_file **out)
     *out = f;
     f = NULL;
 fail:
-    rf_st_close(f);
+    rf_tensor_file_close(f);
     return status;
 }
 
-void rf_st_close(rf_st_file *f)
+void rf_tensor_file_close(rf_tensor_file *f)
 {
     if (f != NULL) {
         for (int64_t i = 0; i < f->n_tensors; i++) {
@@ -437,25 +438,25 @@ void rf_st_close(rf_st_file *f)
     }
 }
 
-int64_t rf_st_n_tensors(const rf_st_file *f)
+int64_t rf_tensor_file_count(const rf_tensor_file *f)
 {
     return f->n_tensors;
 }
 
-const rf_st_tensor *rf_st_at(const rf_st_file *f, int64_t idx)
+const rf_named_tensor *rf_tensor_file_at(const rf_tensor_file *f, int64_t idx)
 {
     return idx >= 0 && idx < f->n_tensors ? &f->tensors[idx] : NULL;
 }
 
-const rf_st_tensor *rf_st_find(const rf_st_file *f, const char *name)
+const rf_named_tensor *rf_tensor_file_find(const rf_tensor_file *f, const char *name)
 {
-    const rf_st_tensor key = {.name = name};
+    const rf_named_tensor key = {.name = name};
     return f->n_tensors == 0
                ? NULL
                : bsearch(&key, f->tensors, (size_t)f->n_tensors, sizeof *f->tensors, compare_names);
 }
 
-const char *rf_st_metadata(const rf_st_file *f, const char *key)
+const char *rf_tensor_file_metadata(const rf_tensor_file *f, const char *key)
 {
     for (int64_t i = 0; i < f->n_metadata; i++) {
         if (strcmp(f->metadata[2 * i], key) == 0) {

@@ -36,38 +36,38 @@ static float bfloat_to_float(uint16_t b)
         }                                                                                          \
     } while (0)
 
-rf_status rf_st_read_f32(const rf_st_tensor *t, float *out)
+rf_status rf_named_tensor_read_f32(const rf_named_tensor *t, float *out)
 {
     rf_status status = RF_OK;
     switch (t->dtype) {
-    case RF_ST_F64:
+    case RF_FILE_F64:
         READ_AS(double, (float));
         break;
-    case RF_ST_F32:
+    case RF_FILE_F32:
         if (t->n_bytes > 0) {
             memcpy(out, t->bytes, (size_t)t->n_bytes);
         }
         break;
-    case RF_ST_F16:
+    case RF_FILE_F16:
         READ_AS(uint16_t, half_to_float);
         break;
-    case RF_ST_BF16:
+    case RF_FILE_BF16:
         READ_AS(uint16_t, bfloat_to_float);
         break;
-    case RF_ST_I64:
+    case RF_FILE_I64:
         READ_AS(int64_t, (float));
         break;
-    case RF_ST_I32:
+    case RF_FILE_I32:
         READ_AS(int32_t, (float));
         break;
-    case RF_ST_I16:
+    case RF_FILE_I16:
         READ_AS(int16_t, (float));
         break;
-    case RF_ST_I8:
+    case RF_FILE_I8:
         READ_AS(int8_t, (float));
         break;
-    case RF_ST_U8:
-    case RF_ST_BOOL:
+    case RF_FILE_U8:
+    case RF_FILE_BOOL:
         READ_AS(uint8_t, (float));
         break;
     default:
@@ -80,26 +80,27 @@ fail:
 /* Large elements first, so that each tensor is aligned to its own; then by name. */
 static int compare_order(const void *a, const void *b)
 {
-    const rf_st_tensor *s = *(const rf_st_tensor *const *)a, *t = *(const rf_st_tensor *const *)b;
-    int64_t x = rf_st_dtype_bytes(s->dtype), y = rf_st_dtype_bytes(t->dtype);
+    const rf_named_tensor *s = *(const rf_named_tensor *const *)a,
+                          *t = *(const rf_named_tensor *const *)b;
+    int64_t x = rf_file_dtype_bytes(s->dtype), y = rf_file_dtype_bytes(t->dtype);
     return x != y ? (x > y ? -1 : 1) : strcmp(s->name, t->name);
 }
 
-static rf_status check_tensor(const rf_st_tensor *t)
+static rf_status check_tensor(const rf_named_tensor *t)
 {
     rf_status status = RF_OK;
     int64_t n = 1;
     RF_REQUIRE(t->name != NULL && t->name[0] != '\0' && strcmp(t->name, "__metadata__") != 0,
                "a tensor needs a name of its own");
-    RF_REQUIRE((int)t->dtype >= 0 && t->dtype <= RF_ST_BOOL, "tensor '%s' has dtype %d", t->name,
+    RF_REQUIRE((int)t->dtype >= 0 && t->dtype <= RF_FILE_BOOL, "tensor '%s' has dtype %d", t->name,
                (int)t->dtype);
-    RF_REQUIRE(t->n_dims >= 0 && t->n_dims <= RF_ST_MAX_DIMS, "tensor '%s' has %d dimensions",
+    RF_REQUIRE(t->n_dims >= 0 && t->n_dims <= RF_FILE_MAX_DIMS, "tensor '%s' has %d dimensions",
                t->name, t->n_dims);
     for (int d = 0; d < t->n_dims; d++) {
         RF_REQUIRE(t->shape[d] >= 0, "tensor '%s' has the size %" PRId64, t->name, t->shape[d]);
         RF_TRY(rf_mul_i64(n, t->shape[d], t->name, &n));
     }
-    RF_TRY(rf_mul_i64(n, rf_st_dtype_bytes(t->dtype), t->name, &n));
+    RF_TRY(rf_mul_i64(n, rf_file_dtype_bytes(t->dtype), t->name, &n));
     RF_REQUIRE(n == t->n_bytes,
                "tensor '%s' has %" PRId64 " bytes, expected %" PRId64 " for its shape", t->name,
                t->n_bytes, n);
@@ -127,11 +128,11 @@ fail:
     return status;
 }
 
-static rf_status append_tensor(rf_str *header, const rf_st_tensor *t, int64_t begin)
+static rf_status append_tensor(rf_str *header, const rf_named_tensor *t, int64_t begin)
 {
     rf_status status = RF_OK;
     RF_TRY(rf_json_append_str(header, t->name));
-    RF_TRY(rf_str_append(header, ":{\"dtype\":\"%s\",\"shape\":[", rf_st_dtype_name(t->dtype)));
+    RF_TRY(rf_str_append(header, ":{\"dtype\":\"%s\",\"shape\":[", rf_file_dtype_name(t->dtype)));
     for (int d = 0; d < t->n_dims; d++) {
         RF_TRY(rf_str_append(header, "%s%" PRId64, d == 0 ? "" : ",", t->shape[d]));
     }
@@ -142,7 +143,7 @@ fail:
 }
 
 /* The header, padded so that the data starts at a multiple of 8. */
-static rf_status make_header(const rf_st_tensor *const *order, int64_t n_tensors,
+static rf_status make_header(const rf_named_tensor *const *order, int64_t n_tensors,
                              const char *const *metadata, int64_t n_metadata, rf_str *header)
 {
     rf_status status = RF_OK;
@@ -166,11 +167,11 @@ fail:
     return status;
 }
 
-rf_status rf_st_write(const char *path, const rf_st_tensor *tensors, int64_t n_tensors,
-                      const char *const *metadata, int64_t n_metadata)
+rf_status rf_safetensors_write(const char *path, const rf_named_tensor *tensors, int64_t n_tensors,
+                               const char *const *metadata, int64_t n_metadata)
 {
     rf_status status = RF_OK;
-    const rf_st_tensor **order = NULL;
+    const rf_named_tensor **order = NULL;
     rf_str header = {0};
     rf_atomic_file *file = NULL;
 

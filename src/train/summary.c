@@ -159,7 +159,7 @@ fail:
     return status;
 }
 
-static rf_status copy_parameters(rf_stream *s, const rf_coder *coder, rf_st_tensor *tensors,
+static rf_status copy_parameters(rf_stream *s, const rf_coder *coder, rf_named_tensor *tensors,
                                  float **host)
 {
     rf_status status = RF_OK;
@@ -168,12 +168,12 @@ static rf_status copy_parameters(rf_stream *s, const rf_coder *coder, rf_st_tens
         const int64_t n = rf_view_n_elems(&t.view), n_bytes = n * (int64_t)sizeof(float);
         RF_ALLOC(host[i], n);
         RF_TRY(rf_copy_out(s, host[i], t.view.data, (size_t)n_bytes));
-        tensors[i] = (rf_st_tensor){.name = t.name,
-                                    .dtype = RF_ST_F32,
-                                    .n_dims = t.view.n_dims,
-                                    .n_elems = n,
-                                    .bytes = (const unsigned char *)host[i],
-                                    .n_bytes = n_bytes};
+        tensors[i] = (rf_named_tensor){.name = t.name,
+                                       .dtype = RF_FILE_F32,
+                                       .n_dims = t.view.n_dims,
+                                       .n_elems = n,
+                                       .bytes = (const unsigned char *)host[i],
+                                       .n_bytes = n_bytes};
         memcpy(tensors[i].shape, t.view.shape, (size_t)t.view.n_dims * sizeof t.view.shape[0]);
     }
     RF_TRY(rf_stream_synchronise(s));
@@ -186,7 +186,7 @@ rf_status rf_summary_write_coder(const char *path, rf_stream *s, const rf_coder 
                                  uint64_t model_hash, uint64_t picture_hash)
 {
     rf_status status = RF_OK;
-    rf_st_tensor tensors[RF_CODER_N_PARAMETERS] = {{0}};
+    rf_named_tensor tensors[RF_CODER_N_PARAMETERS] = {{0}};
     float *host[RF_CODER_N_PARAMETERS] = {NULL};
     metadata m = {0};
     rf_coder_state state;
@@ -194,7 +194,7 @@ rf_status rf_summary_write_coder(const char *path, rf_stream *s, const rf_coder 
     RF_TRY(rf_coder_get_state(coder, s, &state));
     RF_TRY(fill_metadata(&m, coder, &state, spec, model, model_hash, picture_hash));
     RF_TRY(copy_parameters(s, coder, tensors, host));
-    RF_TRY(rf_st_write(path, tensors, RF_CODER_N_PARAMETERS, m.pairs, m.n));
+    RF_TRY(rf_safetensors_write(path, tensors, RF_CODER_N_PARAMETERS, m.pairs, m.n));
 fail:
     for (int i = 0; i < RF_CODER_N_PARAMETERS; i++) {
         rf_free(host[i]);

@@ -202,12 +202,12 @@ static rf_status read_optional_parts(rf_vit_files *files)
     rf_status status = RF_OK;
     rf_vit_config *c = &files->config;
     char name[RF_NAME_LEN];
-    const rf_st_tensor *t = rf_weights_find(files, RF_PART_PROJECTION, ".weight", -1, name);
+    const rf_named_tensor *t = rf_weights_find(files, RF_PART_PROJECTION, ".weight", -1, name);
     if (t != NULL) {
         c->has_projection = true;
         c->d_out = t->shape[0];
     }
-    const rf_st_tensor *head = rf_weights_find(files, RF_PART_HEAD, ".weight", -1, name);
+    const rf_named_tensor *head = rf_weights_find(files, RF_PART_HEAD, ".weight", -1, name);
     if (head != NULL) {
         c->n_classes = head->shape[0];
     }
@@ -227,7 +227,7 @@ static rf_status open_weights(rf_vit_files *files, rf_weights_need need)
     for (size_t i = 0; i < sizeof names / sizeof *names && files->weights == NULL; i++) {
         RF_TRY(rf_path_join(path, files->folder, names[i]));
         if (rf_file_exists(path)) {
-            RF_TRY(rf_st_open(path, &files->weights));
+            RF_TRY(rf_tensor_file_open(path, &files->weights));
         }
     }
     if (files->weights == NULL && need == RF_WEIGHTS_NEEDED) {
@@ -293,7 +293,7 @@ fail:
 
 void rf_vit_files_close(rf_vit_files *files)
 {
-    rf_st_close(files->weights);
+    rf_tensor_file_close(files->weights);
     rf_json_free(files->json);
     *files = (rf_vit_files){0};
 }

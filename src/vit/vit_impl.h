@@ -69,7 +69,7 @@ rf_status rf_arch_find(const char *model_type, const char *where, const rf_arch 
 typedef struct rf_vit_files {
     const rf_arch *arch;
     rf_json *json;
-    rf_st_file *weights; /* NULL: not there, and not needed */
+    rf_tensor_file *weights; /* NULL: not there, and not needed */
     rf_vit_config config;
     int64_t native_size;
     bool has_qkv_bias;
@@ -107,8 +107,8 @@ typedef struct rf_vit_weights {
 
 /* The tensor of `part` with `suffix` ("", ".weight", ".bias"), or NULL. `layer` is -1 for parts
  * outside the blocks. `name` gets its name, or the first one that would have done. */
-const rf_st_tensor *rf_weights_find(const rf_vit_files *files, rf_part part, const char *suffix,
-                                    int64_t layer, char name[RF_NAME_LEN]);
+const rf_named_tensor *rf_weights_find(const rf_vit_files *files, rf_part part, const char *suffix,
+                                       int64_t layer, char name[RF_NAME_LEN]);
 rf_status rf_weights_load(rf_backend *be, rf_stream *s, const rf_vit_files *files,
                           rf_vit_weights *out);
 void rf_weights_fini(rf_backend *be, rf_vit_weights *w);

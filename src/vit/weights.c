@@ -11,7 +11,7 @@ typedef enum layout { AS_STORED, TRANSPOSED, POSITIONS } layout;
 
 /* A tensor to be loaded and where its view goes. */
 typedef struct item {
-    const rf_st_tensor *tensor;
+    const rf_named_tensor *tensor;
     rf_view *view;
     layout layout;
     int64_t n_rows, n_cols; /* as stored, all but the first dimension in one */
@@ -37,15 +37,15 @@ static bool spell(char out[RF_NAME_LEN], const char *prefix, const char *pattern
     return n >= 0 && n < RF_NAME_LEN;
 }
 
-static const rf_st_tensor *find_with_prefix(const rf_vit_files *files, const char *prefix,
-                                            rf_part part, const char *suffix, int64_t layer)
+static const rf_named_tensor *find_with_prefix(const rf_vit_files *files, const char *prefix,
+                                               rf_part part, const char *suffix, int64_t layer)
 {
     const char *const *spellings = files->arch->names[part];
     char name[RF_NAME_LEN];
     for (int i = 0; i < RF_MAX_SPELLINGS && spellings[i] != NULL; i++) {
-        const rf_st_tensor *t = spell(name, prefix, spellings[i], layer, suffix)
-                                    ? rf_st_find(files->weights, name)
-                                    : NULL;
+        const rf_named_tensor *t = spell(name, prefix, spellings[i], layer, suffix)
+                                       ? rf_tensor_file_find(files->weights, name)
+                                       : NULL;
         if (t != NULL) {
             return t;
         }
@@ -65,8 +65,8 @@ static const char *prefix_of(const rf_vit_files *files)
     return a->prefixes[0];
 }
 
-const rf_st_tensor *rf_weights_find(const rf_vit_files *files, rf_part part, const char *suffix,
-                                    int64_t layer, char name[RF_NAME_LEN])
+const rf_named_tensor *rf_weights_find(const rf_vit_files *files, rf_part part, const char *suffix,
+                                       int64_t layer, char name[RF_NAME_LEN])
 {
     name[0] = '\0';
     if (files->arch->names[part][0] == NULL) {
@@ -92,7 +92,7 @@ static void shape_text(const int64_t *shape, int n_dims, char *out, size_t out_b
 }
 
 /* Equal but for leading dimensions of one: [1, T, d] and [T, d] are both in use. */
-static bool same_shape(const rf_st_tensor *t, const int64_t *shape, int n_dims)
+static bool same_shape(const rf_named_tensor *t, const int64_t *shape, int n_dims)
 {
     int skip_t = 0, skip_s = 0;
     while (skip_t < t->n_dims && t->shape[skip_t] == 1) {
@@ -125,7 +125,7 @@ static rf_status plan_tensor(plan *p, int64_t layer, want w)
 {
     rf_status status = RF_OK;
     char name[RF_NAME_LEN], got[128], expected[128];
-    const rf_st_tensor *t = rf_weights_find(p->files, w.part, w.suffix, layer, name);
+    const rf_named_tensor *t = rf_weights_find(p->files, w.part, w.suffix, layer, name);
     if (t == NULL) {
         RF_FAIL(RF_ERR_FORMAT, "tensor '%s' is missing from the weights", name);
     }
@@ -272,7 +272,7 @@ static rf_status load_item(rf_stream *s, const rf_vit_files *f, const item *it, 
     rf_status status = RF_OK;
     const float *from = host;
     float *to = arena + it->offset;
-    RF_TRY(rf_st_read_f32(it->tensor, host));
+    RF_TRY(rf_named_tensor_read_f32(it->tensor, host));
     int64_t n_rows = it->n_rows, n_cols = it->n_cols;
     if (it->layout == TRANSPOSED) {
         transpose(host, n_rows, n_cols, turned);
@@ -300,7 +300,7 @@ static rf_status load_all(rf_stream *s, const plan *p, rf_vit_weights *w)
     int64_t largest = p->files->config.n_tokens * p->files->config.d_model;
     w->hash = RF_HASH_START;
     for (int64_t i = 0; i < p->n_items; i++) {
-        const rf_st_tensor *t = p->items[i].tensor;
+        const rf_named_tensor *t = p->items[i].tensor;
         largest = rf_max_i64(largest, t->n_elems);
         w->hash = rf_hash(w->hash, t->bytes, (size_t)t->n_bytes);
     }

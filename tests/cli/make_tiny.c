@@ -23,7 +23,7 @@ enum { N_PICTURES = 60, MAX_TENSORS = 128 };
 static const char *const class_names[CLASSES] = {"blobs", "checkers", "gradients", "stripes"};
 
 typedef struct model {
-    rf_st_tensor tensors[MAX_TENSORS];
+    rf_named_tensor tensors[MAX_TENSORS];
     char names[MAX_TENSORS][RF_NAME_LEN];
     int64_t n;
 } model;
@@ -43,15 +43,15 @@ static rf_status add(model *m, const char *name, int64_t rows, int64_t cols, flo
     for (int64_t i = 0; i < n; i++) {
         values[i] = centre + spread * values[i];
     }
-    rf_st_tensor *t = &m->tensors[m->n];
+    rf_named_tensor *t = &m->tensors[m->n];
     RF_TRY(rf_format(m->names[m->n], RF_NAME_LEN, "%s", name));
-    *t = (rf_st_tensor){.name = m->names[m->n],
-                        .dtype = RF_ST_F32,
-                        .n_dims = cols == 1 ? 1 : 2,
-                        .shape = {rows, cols},
-                        .n_elems = n,
-                        .bytes = (const unsigned char *)values,
-                        .n_bytes = n * (int64_t)sizeof(float)};
+    *t = (rf_named_tensor){.name = m->names[m->n],
+                           .dtype = RF_FILE_F32,
+                           .n_dims = cols == 1 ? 1 : 2,
+                           .shape = {rows, cols},
+                           .n_elems = n,
+                           .bytes = (const unsigned char *)values,
+                           .n_bytes = n * (int64_t)sizeof(float)};
     m->n++;
     return RF_OK;
 fail:
@@ -196,7 +196,7 @@ static rf_status write_model(const char *folder, bool is_dinov2)
         RF_TRY(add_linear(m, "", "classifier", CLASSES, WIDTH));
     }
     RF_TRY(rf_path_join(path, folder, "model.safetensors"));
-    RF_TRY(rf_st_write(path, m->tensors, m->n, NULL, 0));
+    RF_TRY(rf_safetensors_write(path, m->tensors, m->n, NULL, 0));
 fail:
     for (int64_t i = 0; m != NULL && i < m->n; i++) {
         rf_free((void *)(uintptr_t)m->tensors[i].bytes);

@@ -12,18 +12,18 @@
 
 #define PICTURES RF_GOLDEN_DIR "/pictures"
 
-static rf_st_file *golden;
+static rf_tensor_file *golden;
 
 static int open_golden(void **state)
 {
     (void)state;
-    return rf_st_open(PICTURES "/pictures.safetensors", &golden) != RF_OK;
+    return rf_tensor_file_open(PICTURES "/pictures.safetensors", &golden) != RF_OK;
 }
 
 static int close_golden(void **state)
 {
     (void)state;
-    rf_st_close(golden);
+    rf_tensor_file_close(golden);
     return 0;
 }
 
@@ -40,8 +40,8 @@ static void resizes_equal_pillow_bit_for_bit(void **state)
     rf_picture in;
     (void)state;
     load("wide", &in);
-    for (int64_t i = 0; i < rf_st_n_tensors(golden); i++) {
-        const rf_st_tensor *t = rf_st_at(golden, i);
+    for (int64_t i = 0; i < rf_tensor_file_count(golden); i++) {
+        const rf_named_tensor *t = rf_tensor_file_at(golden, i);
         int height = 0, width = 0, filter = 0;
         rf_picture out;
         if (sscanf(t->name, "resize/%dx%d/%d", &height, &width, &filter) != 3) {
@@ -125,8 +125,8 @@ static void transforms_equal_the_image_processors_of_transformers(void **state)
 {
     int n_compared = 0;
     (void)state;
-    for (int64_t i = 0; i < rf_st_n_tensors(golden); i++) {
-        const rf_st_tensor *want = rf_st_at(golden, i);
+    for (int64_t i = 0; i < rf_tensor_file_count(golden); i++) {
+        const rf_named_tensor *want = rf_tensor_file_at(golden, i);
         char name[64], source[64];
         rf_transform t;
         rf_picture p;

@@ -42,7 +42,7 @@ static inline float *tiny_normals(uint64_t key, int64_t n, float scale, float of
 }
 
 typedef struct tiny_weights {
-    rf_st_tensor tensors[TINY_MAX_TENSORS];
+    rf_named_tensor tensors[TINY_MAX_TENSORS];
     char names[TINY_MAX_TENSORS][RF_NAME_LEN];
     int64_t n;
 } tiny_weights;
@@ -50,8 +50,9 @@ typedef struct tiny_weights {
 static inline void tiny_add(tiny_weights *w, const char *name, int n_dims, const int64_t *shape,
                             float scale, float offset)
 {
-    rf_st_tensor *t = &w->tensors[w->n];
-    *t = (rf_st_tensor){.name = w->names[w->n], .dtype = RF_ST_F32, .n_dims = n_dims, .n_elems = 1};
+    rf_named_tensor *t = &w->tensors[w->n];
+    *t = (rf_named_tensor){
+        .name = w->names[w->n], .dtype = RF_FILE_F32, .n_dims = n_dims, .n_elems = 1};
     TINY_OK(rf_format(w->names[w->n], RF_NAME_LEN, "%s", name));
     for (int i = 0; i < n_dims; i++) {
         t->shape[i] = shape[i];
@@ -128,7 +129,7 @@ static inline void tiny_write_model(const char *folder)
     tiny_add_norm(&w, "vit.layernorm");
     tiny_add_linear(&w, "classifier", TINY_CLASSES, TINY_D);
     TINY_OK(rf_path_join(path, folder, "model.safetensors"));
-    TINY_OK(rf_st_write(path, w.tensors, w.n, NULL, 0));
+    TINY_OK(rf_safetensors_write(path, w.tensors, w.n, NULL, 0));
     for (int64_t i = 0; i < w.n; i++) {
         rf_free((void *)(uintptr_t)w.tensors[i].bytes);
     }

@@ -49,19 +49,19 @@ static int tear_down(void **state)
 }
 
 /* Tensor `name`."key" of the golden file. To be freed. */
-static float *golden(const rf_st_file *f, const char *name, const char *key, int64_t n)
+static float *golden(const rf_tensor_file *f, const char *name, const char *key, int64_t n)
 {
     char full[RF_NAME_LEN];
     float *out = rf_calloc(n, sizeof *out);
     ok(rf_format(full, sizeof full, "%s.%s", name, key));
-    const rf_st_tensor *t = rf_st_find(f, full);
+    const rf_named_tensor *t = rf_tensor_file_find(f, full);
     assert_non_null(t);
     assert_int_equal(t->n_elems, n);
-    ok(rf_st_read_f32(t, out));
+    ok(rf_named_tensor_read_f32(t, out));
     return out;
 }
 
-static rf_coder *load_coder(const rf_st_file *f, const char *name)
+static rf_coder *load_coder(const rf_tensor_file *f, const char *name)
 {
     static const char *const keys[] = {"W_enc", "b_enc", "W_dec", "b_dec"};
     rf_coder_settings settings;
@@ -96,27 +96,27 @@ static const rf_exchange_origin origin = {.model_name = "facebook/dinov2-small",
                                           .model_hash = UINT64_C(0x0123456789abcdef)};
 
 /* Every tensor of the written file holds what the golden one does; W_enc transposed. */
-static void check_weights(const rf_st_file *f, const char *name, const char *out_dir)
+static void check_weights(const rf_tensor_file *f, const char *name, const char *out_dir)
 {
     char path[RF_PATH_LEN];
-    rf_st_file *written = NULL;
+    rf_tensor_file *written = NULL;
     static const struct {
         const char *key;
         int64_t rows, cols;
     } rows[] = {{"W_enc", D, F}, {"W_dec", F, D}, {"b_enc", 1, F}, {"b_dec", 1, D}};
 
     ok(rf_path_join(path, out_dir, "sae_weights.safetensors"));
-    ok(rf_st_open(path, &written));
-    assert_int_equal(rf_st_n_tensors(written), 4);
+    ok(rf_tensor_file_open(path, &written));
+    assert_int_equal(rf_tensor_file_count(written), 4);
     for (int i = 0; i < 4; i++) {
         const int64_t n = rows[i].rows * rows[i].cols;
         float *expected = golden(f, name, rows[i].key, n), *got = rf_calloc(n, sizeof *got);
-        const rf_st_tensor *t = rf_st_find(written, rows[i].key);
+        const rf_named_tensor *t = rf_tensor_file_find(written, rows[i].key);
         assert_non_null(t);
-        assert_int_equal(t->dtype, RF_ST_F32);
+        assert_int_equal(t->dtype, RF_FILE_F32);
         assert_int_equal(t->n_dims, rows[i].rows == 1 ? 1 : 2);
         assert_int_equal(t->shape[0], rows[i].rows == 1 ? n : rows[i].rows);
-        ok(rf_st_read_f32(t, got));
+        ok(rf_named_tensor_read_f32(t, got));
         for (int64_t k = 0; k < n; k++) {
             const int64_t at = i == 0 ? k % F * D + k / F : k; /* ours: one latent a row */
             assert_true(got[k] == expected[at]);
@@ -124,7 +124,7 @@ static void check_weights(const rf_st_file *f, const char *name, const char *out
         rf_free(expected);
         rf_free(got);
     }
-    rf_st_close(written);
+    rf_tensor_file_close(written);
 }
 
 static void check_text(const rf_json *cfg, const char *key, const char *expected)
@@ -170,8 +170,8 @@ static void a_folder_holds_what_sae_lens_was_given(void **state)
 {
     (void)state;
     static const char *const names[] = {"topk", "relu"};
-    rf_st_file *f = NULL;
-    ok(rf_st_open(GOLDEN, &f));
+    rf_tensor_file *f = NULL;
+    ok(rf_tensor_file_open(GOLDEN, &f));
     for (int i = 0; i < 2; i++) {
         char out_dir[RF_PATH_LEN];
         rf_coder *coder = load_coder(f, names[i]);
@@ -181,7 +181,7 @@ static void a_folder_holds_what_sae_lens_was_given(void **state)
         check_cfg(names[i], out_dir);
         rf_coder_destroy(coder);
     }
-    rf_st_close(f);
+    rf_tensor_file_close(f);
 }
 
 /* |x - b_dec| of a row: what the golden values were agreed to be within 1e-6 of. */
@@ -215,8 +215,8 @@ static void codes_and_reconstructions_are_those_of_sae_lens(void **state)
 {
     (void)state;
     static const char *const names[] = {"topk", "relu"};
-    rf_st_file *f = NULL;
-    ok(rf_st_open(GOLDEN, &f));
+    rf_tensor_file *f = NULL;
+    ok(rf_tensor_file_open(GOLDEN, &f));
     for (int i = 0; i < 2; i++) {
         rf_coder *coder = load_coder(f, names[i]);
         float *x = golden(f, names[i], "x", N * D), *codes = golden(f, names[i], "codes", N * F);
@@ -248,7 +248,7 @@ static void codes_and_reconstructions_are_those_of_sae_lens(void **state)
         rf_free(b_dec);
         rf_coder_destroy(coder);
     }
-    rf_st_close(f);
+    rf_tensor_file_close(f);
 }
 
 static void heads_are_said_to_be_reshaped(void **state)
@@ -256,9 +256,9 @@ static void heads_are_said_to_be_reshaped(void **state)
     (void)state;
     char out_dir[RF_PATH_LEN], path[RF_PATH_LEN];
     rf_exchange_origin z = {.hook_name = "blocks.3.attn.hook_z", .step = -1};
-    rf_st_file *f = NULL;
+    rf_tensor_file *f = NULL;
     rf_json *cfg = NULL;
-    ok(rf_st_open(GOLDEN, &f));
+    ok(rf_tensor_file_open(GOLDEN, &f));
     rf_coder *coder = load_coder(f, "topk");
     ok(rf_path_join(out_dir, folder, "z/deep/er"));
     ok(rf_saelens_write(coder, stream, &z, out_dir));
@@ -269,22 +269,22 @@ static void heads_are_said_to_be_reshaped(void **state)
     assert_null(rf_json_find(cfg, "metadata.refract_step"));
     rf_json_free(cfg);
     rf_coder_destroy(coder);
-    rf_st_close(f);
+    rf_tensor_file_close(f);
 }
 
 static void a_folder_that_cannot_be_made_is_an_error(void **state)
 {
     (void)state;
     char file[RF_PATH_LEN], below[RF_PATH_LEN];
-    rf_st_file *f = NULL;
-    ok(rf_st_open(GOLDEN, &f));
+    rf_tensor_file *f = NULL;
+    ok(rf_tensor_file_open(GOLDEN, &f));
     rf_coder *coder = load_coder(f, "relu");
     ok(rf_path_join(file, folder, "file"));
     ok(rf_path_join(below, file, "sub"));
     ok(rf_file_write_atomic(file, "x", 1));
     assert_int_not_equal(rf_saelens_write(coder, stream, &origin, below), RF_OK);
     rf_coder_destroy(coder);
-    rf_st_close(f);
+    rf_tensor_file_close(f);
 }
 
 int main(void)

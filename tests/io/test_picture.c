@@ -13,18 +13,18 @@
 
 #define PICTURES RF_GOLDEN_DIR "/pictures"
 
-static rf_st_file *golden;
+static rf_tensor_file *golden;
 
 static int open_golden(void **state)
 {
     (void)state;
-    return rf_st_open(PICTURES "/pictures.safetensors", &golden) != RF_OK;
+    return rf_tensor_file_open(PICTURES "/pictures.safetensors", &golden) != RF_OK;
 }
 
 static int close_golden(void **state)
 {
     (void)state;
-    rf_st_close(golden);
+    rf_tensor_file_close(golden);
     return 0;
 }
 
@@ -37,10 +37,10 @@ static bool ends_with(const char *name, const char *ending)
 /* The largest difference to the tensor `name` [height, width, 3]. */
 static int64_t difference(const rf_picture *p, const char *name)
 {
-    const rf_st_tensor *t = rf_st_find(golden, name);
+    const rf_named_tensor *t = rf_tensor_file_find(golden, name);
     int64_t worst = 0;
     assert_non_null(t);
-    assert_int_equal(t->dtype, RF_ST_U8);
+    assert_int_equal(t->dtype, RF_FILE_U8);
     assert_int_equal(t->shape[0], p->height);
     assert_int_equal(t->shape[1], p->width);
     for (int64_t i = 0; i < t->n_elems; i++) {

@@ -10,16 +10,17 @@ static const char *const names[RF_CODER_N_PARAMETERS] = {"W_enc", "b_enc", "W_de
 
 enum { GOLDEN_D = 24, GOLDEN_F = 96, GOLDEN_B = 40, GOLDEN_STEPS = 3, GOLDEN_FIGURES = 8 };
 
-static void read_golden(const rf_st_file *file, const char *folder, const char *name, float *out)
+static void read_golden(const rf_tensor_file *file, const char *folder, const char *name,
+                        float *out)
 {
     char path[64];
     OK(rf_format(path, sizeof path, "%s%s", folder, name));
-    const rf_st_tensor *t = rf_st_find(file, path);
+    const rf_named_tensor *t = rf_tensor_file_find(file, path);
     assert_non_null(t);
-    OK(rf_st_read_f32(t, out));
+    OK(rf_named_tensor_read_f32(t, out));
 }
 
-static fixture golden_coder(const rf_st_file *file, const char *architecture)
+static fixture golden_coder(const rf_tensor_file *file, const char *architecture)
 {
     rf_coder_settings settings = fixture_settings(architecture, GOLDEN_F, 6);
     settings.aux_k = 8;
@@ -34,11 +35,11 @@ static fixture golden_coder(const rf_st_file *file, const char *architecture)
     read_golden(file, "", "variance", &state.variance);
     OK(rf_coder_set_state(f.coder, f.s, &state));
     memcpy(rf_coder_view(f.coder, RF_CODER_TOKENS_SINCE_FIRED).data,
-           rf_st_find(file, "tokens_since_fired")->bytes, sizeof(int64_t) * GOLDEN_F);
+           rf_tensor_file_find(file, "tokens_since_fired")->bytes, sizeof(int64_t) * GOLDEN_F);
     return f;
 }
 
-static void compare_figures(const rf_st_file *file, int step, const rf_step_metrics *m)
+static void compare_figures(const rf_tensor_file *file, int step, const rf_step_metrics *m)
 {
     double want[GOLDEN_STEPS][GOLDEN_FIGURES];
     double got[GOLDEN_FIGURES] = {m->mse,
@@ -49,7 +50,7 @@ static void compare_figures(const rf_st_file *file, int step, const rf_step_metr
                                   m->grad_norm,
                                   (double)m->n_dead,
                                   (double)m->n_fired};
-    memcpy(want, rf_st_find(file, "figures")->bytes, sizeof want);
+    memcpy(want, rf_tensor_file_find(file, "figures")->bytes, sizeof want);
     for (int i = 0; i < GOLDEN_FIGURES; i++) {
         /* fp32 sums of 24 to 96 terms, and parameters that differ by 1e-6 after a step */
         double err = fabs(got[i] - want[step][i]);
@@ -62,11 +63,11 @@ static void compare_figures(const rf_st_file *file, int step, const rf_step_metr
 static void against_torch(const char *architecture)
 {
     char path[RF_PATH_LEN];
-    rf_st_file *file = NULL;
+    rf_tensor_file *file = NULL;
     float *x = rf_calloc(GOLDEN_STEPS * GOLDEN_B * GOLDEN_D, sizeof *x);
     float *want = rf_calloc(GOLDEN_F * GOLDEN_D, sizeof *want);
     OK(rf_format(path, sizeof path, "%s/coder_%s.safetensors", RF_GOLDEN_DIR, architecture));
-    OK(rf_st_open(path, &file));
+    OK(rf_tensor_file_open(path, &file));
     read_golden(file, "", "x", x);
 
     fixture f = golden_coder(file, architecture);
@@ -100,10 +101,10 @@ static void against_torch(const char *architecture)
         }
     }
     assert_memory_equal(rf_coder_view(f.coder, RF_CODER_TOKENS_SINCE_FIRED).data,
-                        rf_st_find(file, "end/tokens_since_fired")->bytes,
+                        rf_tensor_file_find(file, "end/tokens_since_fired")->bytes,
                         sizeof(int64_t) * GOLDEN_F);
     fixture_destroy(&f);
-    rf_st_close(file);
+    rf_tensor_file_close(file);
     rf_free(want);
     rf_free(x);
 }

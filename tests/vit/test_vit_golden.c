@@ -15,7 +15,7 @@ typedef struct model {
     rf_backend *be;
     rf_stream *s;
     rf_vit *vit;
-    rf_st_file *golden;
+    rf_tensor_file *golden;
     rf_view images;
 } model;
 
@@ -26,12 +26,12 @@ static void assert_ok(rf_status status)
     }
 }
 
-static float *read_tensor(const rf_st_tensor *t)
+static float *read_tensor(const rf_named_tensor *t)
 {
     assert_non_null(t);
     float *x = rf_calloc(t->n_elems, sizeof *x);
     assert_non_null(x);
-    assert_ok(rf_st_read_f32(t, x));
+    assert_ok(rf_named_tensor_read_f32(t, x));
     return x;
 }
 
@@ -47,8 +47,8 @@ static model open_model(const char *name, const char *activations, int64_t image
     assert_ok(rf_vit_open(m.be, path, image_size, &m.vit));
     assert_ok(
         rf_format(path, sizeof path, "%s/vit/%s/%s.safetensors", RF_GOLDEN_DIR, name, activations));
-    assert_ok(rf_st_open(path, &m.golden));
-    const rf_st_tensor *t = rf_st_find(m.golden, "images");
+    assert_ok(rf_tensor_file_open(path, &m.golden));
+    const rf_named_tensor *t = rf_tensor_file_find(m.golden, "images");
     m.images = rf_view_nd(read_tensor(t), RF_F32, 4, t->shape);
     return m;
 }
@@ -56,7 +56,7 @@ static model open_model(const char *name, const char *activations, int64_t image
 static void close_model(model *m)
 {
     rf_free(m->images.data);
-    rf_st_close(m->golden);
+    rf_tensor_file_close(m->golden);
     rf_vit_close(m->vit);
     rf_stream_destroy(m->s);
     rf_backend_destroy(m->be);
@@ -64,7 +64,7 @@ static void close_model(model *m)
 
 /* Each row in L2, relative to its norm; a norm below 1 counts as 1, as rows of patterns and rows
  * that nearly cancel are sums of terms of order 1. 2e-5 is what two orders of fp32 sums leave. */
-static void assert_rows_close(const char *what, const float *got, const rf_st_tensor *t)
+static void assert_rows_close(const char *what, const float *got, const rf_named_tensor *t)
 {
     float *want = read_tensor(t);
     const int64_t d = t->shape[t->n_dims - 1];
@@ -83,7 +83,7 @@ static void assert_rows_close(const char *what, const float *got, const rf_st_te
 }
 
 typedef struct check {
-    const rf_st_file *golden;
+    const rf_tensor_file *golden;
     int64_t n_calls, last_order;
 } check;
 
@@ -92,7 +92,7 @@ static rf_status compare_point(void *user, const rf_hook_point *point, const rf_
 {
     check *c = user;
     (void)s;
-    const rf_st_tensor *t = rf_st_find(c->golden, point->name);
+    const rf_named_tensor *t = rf_tensor_file_find(c->golden, point->name);
     assert_non_null(t);
     assert_int_equal(act->n_dims, t->n_dims);
     for (int i = 0; i < t->n_dims; i++) {
@@ -118,15 +118,15 @@ static void check_model(const char *name, const char *activations, int64_t image
     rf_vit_output out;
     assert_ok(rf_vit_hook_list(rf_vit_get_config(m.vit), &points, &n_all));
     for (int64_t i = n_all - 1; i >= 0; i--) { /* the order given does not matter */
-        if (rf_st_find(m.golden, points[i].name) != NULL) {
+        if (rf_tensor_file_find(m.golden, points[i].name) != NULL) {
             hooks[n++] = (rf_hook){points[i], compare_point, &c};
         }
     }
     assert_int_equal(n, n_points);
     assert_ok(rf_vit_forward(m.vit, m.s, &m.images, hooks, n, RF_VIT_RUN_ALL, &out));
     assert_int_equal(c.n_calls, n);
-    assert_rows_close("embedding", out.embedding.data, rf_st_find(m.golden, "embedding"));
-    const rf_st_tensor *logits = rf_st_find(m.golden, "logits");
+    assert_rows_close("embedding", out.embedding.data, rf_tensor_file_find(m.golden, "embedding"));
+    const rf_named_tensor *logits = rf_tensor_file_find(m.golden, "logits");
     assert_true((logits != NULL) == (out.logits.data != NULL));
     if (logits != NULL) {
         assert_int_equal(out.logits.shape[1], logits->shape[1]);
@@ -195,7 +195,7 @@ static void check_edit(model *m, const char *label, const char *point, float a, 
     assert_ok(rf_vit_hook_find(rf_vit_get_config(m->vit), point, &hook.point));
     assert_ok(rf_vit_forward(m->vit, m->s, &m->images, &hook, 1, RF_VIT_RUN_ALL, &out));
     assert_ok(rf_format(name, sizeof name, "edited/%s", label));
-    assert_rows_close(name, out.embedding.data, rf_st_find(m->golden, name));
+    assert_rows_close(name, out.embedding.data, rf_tensor_file_find(m->golden, name));
 }
 
 static void test_replacements_have_the_effect_that_torch_gives_them(void **state)
@@ -246,7 +246,7 @@ static void test_a_replacement_at_any_point_takes_effect(void **state)
         rf_hook_point *points = NULL;
         int64_t n = 0;
         rf_vit_output out;
-        float *embedding = read_tensor(rf_st_find(m.golden, "embedding"));
+        float *embedding = read_tensor(rf_tensor_file_find(m.golden, "embedding"));
         assert_ok(rf_vit_hook_list(rf_vit_get_config(m.vit), &points, &n));
         for (int64_t j = 0; j < n; j++) {
             rf_hook hook = {points[j], edit_unevenly, NULL};
