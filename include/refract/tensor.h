@@ -88,7 +88,8 @@ typedef enum rf_trans { RF_NO_TRANS, RF_TRANS } rf_trans;
 
 /* c [M, N] = act(alpha * op(a) [M, K] . op(b) [K, N] + beta * c + bias [N]). Rows of a, b, c are
  * contiguous (stride[1] == 1); trans means the view holds the transpose. bias may be absent; beta
- * is 0 or 1. */
+ * is 0 or 1. Where b is BF16 (not transposed), a is rounded to bf16 (nearest, ties to even),
+ * products are exact and sums fp32. */
 typedef struct rf_matmul_args {
     rf_view a, b, c, bias;
     rf_trans trans_a, trans_b;
@@ -106,15 +107,17 @@ typedef struct rf_layer_norm_args {
 } rf_layer_norm_args;
 rf_status rf_layer_norm(rf_stream *s, const rf_layer_norm_args *args);
 
-/* softmax(scale * q.k) . v for each picture and head. q, k, v, z [B, T, H, dh], any strides with
- * stride[3] == 1. pattern [B, H, T, T] (query x key, contiguous) may be absent. The same bits
- * whether it is asked for or not, and by its three parts: scores, softmax of their rows, mix. */
+/* softmax(scale * q.k + bias) . v for each picture and head. q, z [B, Tq, H, dh], k, v [B, T, H,
+ * dh], any strides with stride[3] == 1 (stride[0] may be 0: one q for all pictures). bias [H, Tq,
+ * T] or [1, Tq, T] (for all heads; contiguous, -inf masks) may be absent. pattern [B, H, Tq, T]
+ * (query x key, contiguous) may be absent. The same bits whether it is asked for or not, and by its
+ * three parts: scores, softmax of their rows, mix. */
 typedef struct rf_attention_args {
-    rf_view q, k, v, z, pattern;
+    rf_view q, k, v, z, pattern, bias;
     float scale;
 } rf_attention_args;
 rf_status rf_attention(rf_stream *s, const rf_attention_args *args);
-/* pattern = scale * q.k, before the softmax; v and z are not used. */
+/* pattern = scale * q.k + bias, before the softmax; v and z are not used. */
 rf_status rf_attention_scores(rf_stream *s, const rf_attention_args *args);
 /* z from pattern and v; q and k are not used. */
 rf_status rf_attention_mix(rf_stream *s, const rf_attention_args *args);
@@ -124,18 +127,40 @@ rf_status rf_softmax_rows(rf_stream *s, const rf_view *x);
 /* y = act(x), in place allowed. */
 rf_status rf_activation(rf_stream *s, rf_act act, const rf_view *x, const rf_view *y);
 
+/* y = act(gate) * x, rows [n, d]; y may be gate or x. */
+rf_status rf_gated(rf_stream *s, rf_act act, const rf_view *gate, const rf_view *x,
+                   const rf_view *y);
+
+/* Rotary positions: y = x * cos + turned(x) * sin by element, x, y [B, T, H, dh] (stride[3] == 1;
+ * in place allowed), cos, sin [T, dh]. turned(x) of adjacent pairs is (-x1, x0, -x3, x2, ...), of
+ * halves
+ * (-second half, first half). With `is_transposed` y = x * cos + turned^T(x * sin), the gradient.
+ */
+typedef enum rf_rotary_pairs { RF_PAIRS_ADJACENT, RF_PAIRS_HALVES } rf_rotary_pairs;
+typedef struct rf_rotary_args {
+    rf_view x, y, cos, sin;
+    rf_rotary_pairs pairs;
+    bool is_transposed;
+} rf_rotary_args;
+rf_status rf_rotary(rf_stream *s, const rf_rotary_args *args);
+
+/* y [B, d] = mean over tokens first .. first + n - 1 of x [B, T, d]; sums in fixed order. */
+rf_status rf_mean_tokens(rf_stream *s, const rf_view *x, int64_t first, int64_t n,
+                         const rf_view *y);
+
 /* y = x + r * scale, rows [n, d]; scale [d] may be absent (1), and x (0); y may be x or r. */
 typedef struct rf_add_args {
     rf_view x, r, scale, y;
 } rf_add_args;
 rf_status rf_add(rf_stream *s, const rf_add_args *args);
 
-/* rows [B * n_patches, C * P * P] from images [B, C, H, W] (stride[3] == 1): patches row by row,
- * inside one (c, y, x). A border that does not fill a patch is left out, as a convolution of stride
- * P does. */
+/* rows [B * n_patches, C * t * P * P] from images [B, C, H, W], or from clips [B, F, C, H, W] in
+ * tubelets of t frames (last stride 1): patches (t, y, x) in order, inside one (c, t, y, x). A
+ * border that does not fill a patch is left out, as a convolution of stride P does. tubelet 0 is 1.
+ */
 typedef struct rf_patch_rows_args {
     rf_view images, rows;
-    int64_t patch;
+    int64_t patch, tubelet;
 } rf_patch_rows_args;
 rf_status rf_patch_rows(rf_stream *s, const rf_patch_rows_args *args);
 
@@ -149,6 +174,61 @@ rf_status rf_embed_tokens(rf_stream *s, const rf_embed_tokens_args *args);
 /* dst [m, d] = rows of src [n, d] named by index [m] (I64, each in 0..n-1). */
 rf_status rf_gather_rows(rf_stream *s, const rf_view *src, const rf_view *index,
                          const rf_view *dst);
+
+/* ---- gradients of the dense operations
+ * ---------------------------------------------------------------------------- */
+
+/* Sums over rows or pictures go in fixed blocks combined in order. Those of linear maps are
+ * rf_matmul with trans, and rf_row_sum for biases. `d_w`, `d_bias` and the like are added to; other
+ * outputs are overwritten. */
+
+/* Of y = (x - mean) / scale * weight + bias by d_y [n, d]; scale [n] is what was divided by. d_x,
+ * d_weight, d_bias may be absent; d_x may be d_y. Without d_scale, d_x has the whole chain, scale =
+ * sqrt(var + eps) included; with it d_x stops at the division, d_scale [n] gets the gradient by
+ * scale, and rf_layer_norm_scale_grad adds its way back to d_x. */
+typedef struct rf_layer_norm_grad_args {
+    rf_view x, weight, scale, d_y, d_x, d_weight, d_bias, d_scale;
+} rf_layer_norm_grad_args;
+rf_status rf_layer_norm_grad(rf_stream *s, const rf_layer_norm_grad_args *args);
+/* d_x += d_scale * (x - mean) / (d * scale). */
+rf_status rf_layer_norm_scale_grad(rf_stream *s, const rf_layer_norm_grad_args *args);
+
+/* Attention by its parts, shapes as in rf_attention_args. mix: d_pattern = d_z . v^T, d_v =
+ * pattern^T . d_z. softmax: d_pattern becomes the gradient by the scores, in place. scores: d_q =
+ * scale * d_scores . k, d_k = scale * d_scores^T . q, d_bias (may be absent) += sum over pictures
+ * (and over heads where bias has one) of d_scores. */
+typedef struct rf_attention_grad_args {
+    rf_view q, k, v, pattern, d_z, d_pattern, d_q, d_k, d_v, d_bias;
+    float scale;
+} rf_attention_grad_args;
+rf_status rf_attention_mix_grad(rf_stream *s, const rf_attention_grad_args *args);
+rf_status rf_attention_softmax_grad(rf_stream *s, const rf_attention_grad_args *args);
+rf_status rf_attention_scores_grad(rf_stream *s, const rf_attention_grad_args *args);
+
+/* d_x = d_y * act'(x), rows [n, d]; d_x may be d_y. */
+rf_status rf_activation_grad(rf_stream *s, rf_act act, const rf_view *x, const rf_view *d_y,
+                             const rf_view *d_x);
+/* d_gate = d_y * act'(gate) * x, d_x = d_y * act(gate); either may be d_y. */
+typedef struct rf_gated_grad_args {
+    rf_view gate, x, d_y, d_gate, d_x;
+    rf_act act;
+} rf_gated_grad_args;
+rf_status rf_gated_grad(rf_stream *s, const rf_gated_grad_args *args);
+
+/* out [d] += sum over rows of x * y, both [n, d]: the gradient of a scale by column. */
+rf_status rf_column_dot(rf_stream *s, const rf_view *x, const rf_view *y, const rf_view *out);
+
+/* Of rf_mean_tokens: d_x[b, first .. first + n - 1] += d_y[b] / n. */
+rf_status rf_mean_tokens_grad(rf_stream *s, const rf_view *d_y, int64_t first, int64_t n,
+                              const rf_view *d_x);
+/* Of rf_patch_rows: images is overwritten by the sum of what its pixels went to. */
+rf_status rf_patch_rows_grad(rf_stream *s, const rf_patch_rows_args *args);
+/* Of rf_embed_tokens, out holding the gradient: patches (overwritten), position (+=), prefix (+=);
+ * each may be absent. */
+rf_status rf_embed_tokens_grad(rf_stream *s, const rf_embed_tokens_args *args);
+/* Of rf_gather_rows: src[index[i]] += dst[i], i rising. */
+rf_status rf_gather_rows_grad(rf_stream *s, const rf_view *dst, const rf_view *index,
+                              const rf_view *src);
 
 /* ---- coder operations
  * ------------------------------------------------------------------------------ */
@@ -354,6 +434,27 @@ typedef struct rf_backend_ops {
     rf_status (*embed_tokens)(rf_stream *s, const rf_embed_tokens_args *args);
     rf_status (*gather_rows)(rf_stream *s, const rf_view *src, const rf_view *index,
                              const rf_view *dst);
+    rf_status (*gated)(rf_stream *s, rf_act act, const rf_view *gate, const rf_view *x,
+                       const rf_view *y);
+    rf_status (*rotary)(rf_stream *s, const rf_rotary_args *args);
+    rf_status (*mean_tokens)(rf_stream *s, const rf_view *x, int64_t first, int64_t n,
+                             const rf_view *y);
+
+    rf_status (*layer_norm_grad)(rf_stream *s, const rf_layer_norm_grad_args *args);
+    rf_status (*layer_norm_scale_grad)(rf_stream *s, const rf_layer_norm_grad_args *args);
+    rf_status (*attention_mix_grad)(rf_stream *s, const rf_attention_grad_args *args);
+    rf_status (*attention_softmax_grad)(rf_stream *s, const rf_attention_grad_args *args);
+    rf_status (*attention_scores_grad)(rf_stream *s, const rf_attention_grad_args *args);
+    rf_status (*activation_grad)(rf_stream *s, rf_act act, const rf_view *x, const rf_view *d_y,
+                                 const rf_view *d_x);
+    rf_status (*gated_grad)(rf_stream *s, const rf_gated_grad_args *args);
+    rf_status (*column_dot)(rf_stream *s, const rf_view *x, const rf_view *y, const rf_view *out);
+    rf_status (*mean_tokens_grad)(rf_stream *s, const rf_view *d_y, int64_t first, int64_t n,
+                                  const rf_view *d_x);
+    rf_status (*patch_rows_grad)(rf_stream *s, const rf_patch_rows_args *args);
+    rf_status (*embed_tokens_grad)(rf_stream *s, const rf_embed_tokens_args *args);
+    rf_status (*gather_rows_grad)(rf_stream *s, const rf_view *dst, const rf_view *index,
+                                  const rf_view *src);
 
     rf_status (*encode)(rf_stream *s, const rf_encode_args *args);
     rf_status (*decode)(rf_stream *s, const rf_decode_args *args);

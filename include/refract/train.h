@@ -109,6 +109,9 @@ typedef enum rf_resume { RF_RESUME_NEVER, RF_RESUME_AUTO, RF_RESUME_MUST } rf_re
 typedef struct rf_model_settings {
     char path[RF_PATH_LEN];
     int64_t image_size;
+    char row[RF_PATH_LEN];
+    int products; /* 0: fp32, 1: bf16 */
+    bool fold_ln, center_writing_weights, fold_value_biases, refactor_attention;
 } rf_model_settings;
 
 typedef struct rf_train_settings {
@@ -168,6 +171,8 @@ rf_status rf_run_settings_write_help(bool markdown, rf_str *out);
 /* The preprocessing for `model`: what its preprocessor_config.json says, scaled to image_size where
  * that is set. Its height is the size to open the model with. Local. */
 rf_status rf_model_settings_transform(const rf_model_settings *model, rf_transform *out);
+/* How to open `model` for pictures out of `transform`. `row` is borrowed from `model`. */
+rf_vit_opts rf_model_settings_opts(const rf_model_settings *model, const rf_transform *transform);
 /* The pictures of section `data`. Local. */
 rf_status rf_run_settings_pictures(const rf_run_settings *settings, rf_picture_list **out);
 

@@ -169,7 +169,9 @@ static rf_status run(rf_cli *cli)
     RF_TRY(rf_backend_cpu_create(n_threads, &be));
     RF_TRY(rf_stream_create(be, &s));
     RF_TRY(rf_transform_load(cli->args[0], &transform));
-    RF_TRY(rf_vit_open(be, cli->args[0], rf_transform_height(&transform), &vit));
+    const rf_vit_opts opts = {.image_height = rf_transform_height(&transform),
+                              .image_width = rf_transform_width(&transform)};
+    RF_TRY(rf_vit_open(be, cli->args[0], &opts, &vit));
     RF_ALLOC(captures, MAX_HOOKS);
     RF_TRY(find_hooks(rf_vit_get_config(vit), names, captures, n_paths, &n_captures));
     RF_TRY(run_pictures(vit, s, &transform, paths, n_paths, captures, n_captures));

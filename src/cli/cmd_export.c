@@ -52,7 +52,7 @@ static rf_status run(rf_cli *cli)
     }
     RF_TRY(rf_run_open(cli->args[0], &moved, moved != NULL, &opened));
     const rf_run_settings *settings = rf_run_get_settings(opened);
-    RF_TRY(rf_vit_read_config(settings->model.path, &model));
+    RF_TRY(rf_vit_read_config(settings->model.path, NULL, &model));
     RF_TRY(rf_model_settings_transform(&settings->model, &transform));
     RF_TRY(rf_backend_cpu_create(0, &be));
     RF_TRY(rf_stream_create(be, &s));

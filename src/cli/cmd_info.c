@@ -11,6 +11,8 @@ static const char *shape_text(rf_hook_shape shape)
         return "[B, N, width]";
     case RF_HOOK_HEADS:
         return "[B, T, H, width / H]";
+    case RF_HOOK_HEAD_RESID:
+        return "[B, T, H, width / H]";
     case RF_HOOK_PATTERN:
         return "[B, H, T, T]";
     case RF_HOOK_POOLED:
@@ -32,7 +34,7 @@ static void print_sizes(const rf_cli *cli, const rf_vit_config *c)
     rf_cli_print(cli,
                  "  pictures %" PRId64 " x %" PRId64 ", patches of %" PRId64 ": T = %" PRId64
                  " tokens (%s%" PRId64 " registers, N = %" PRId64 " patches)\n",
-                 c->image_size, c->image_size, c->patch_size, c->n_tokens,
+                 c->image_height, c->image_width, c->patch_size, c->n_tokens,
                  c->has_cls ? "1 CLS, " : "", c->n_registers, c->n_patches);
     rf_cli_print(cli, "  embedding %" PRId64, c->d_out);
     if (c->n_classes > 0) {
@@ -51,7 +53,7 @@ static rf_status run(rf_cli *cli)
     int64_t n_points = 0;
     RF_TRY(rf_cli_need_args(cli, 1, "info MODEL"));
     RF_TRY(rf_cli_check_keys(cli, 1, keys));
-    RF_TRY(rf_vit_read_config(cli->args[0], &config));
+    RF_TRY(rf_vit_read_config(cli->args[0], NULL, &config));
     RF_TRY(rf_vit_hook_list(&config, &points, &n_points));
     print_sizes(cli, &config);
     rf_cli_print(cli, "\nhook points, in firing order (layers 0 to %" PRId64 " alike):\n",

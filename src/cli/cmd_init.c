@@ -64,7 +64,7 @@ static rf_status run(rf_cli *cli)
     rf_str text = {0};
     RF_TRY(rf_cli_need_args(cli, 2, "init MODEL PICTURES [out=FILE.yaml]"));
     RF_TRY(rf_cli_check_keys(cli, 2, keys));
-    RF_TRY(rf_vit_read_config(cli->args[0], &model));
+    RF_TRY(rf_vit_read_config(cli->args[0], NULL, &model));
     const rf_picture_list_opts opts = {.folder = cli->args[1], .holdout = 0.1};
     RF_TRY(rf_picture_list_open(&opts, &pictures));
     RF_TRY(write_run_file(&model, pictures, cli->args[0], cli->args[1], &text));

@@ -124,14 +124,16 @@ static void live_destroy(void *self)
 static rf_status check_size(const rf_activation_stream_opts *opts)
 {
     rf_status status = RF_OK;
-    int64_t size = rf_vit_get_config(opts->vit)->image_size;
+    const rf_vit_config *c = rf_vit_get_config(opts->vit);
 
     RF_TRY(rf_transform_check(opts->transform));
-    RF_REQUIRE(
-        rf_transform_height(opts->transform) == size && rf_transform_width(opts->transform) == size,
-        "the transform makes pictures of %" PRId64 " x %" PRId64 ", but the model takes %" PRId64
-        " x %" PRId64 "; preprocessor_config.json and model.image_size must agree",
-        rf_transform_height(opts->transform), rf_transform_width(opts->transform), size, size);
+    RF_REQUIRE(rf_transform_height(opts->transform) == c->image_height &&
+                   rf_transform_width(opts->transform) == c->image_width,
+               "the transform makes pictures of %" PRId64 " x %" PRId64
+               ", but the model takes %" PRId64 " x %" PRId64
+               "; preprocessor_config.json and model.image_size must agree",
+               rf_transform_height(opts->transform), rf_transform_width(opts->transform),
+               c->image_height, c->image_width);
     RF_REQUIRE(opts->group_pictures >= 1, "group_pictures=%" PRId64 ", expected >= 1",
                opts->group_pictures);
 fail:
@@ -145,7 +147,7 @@ static rf_status live_create(const rf_activation_stream_opts *opts, int64_t max_
     live_source *live = NULL;
     const rf_vit_config *config = rf_vit_get_config(opts->vit);
     int64_t image_bytes =
-        config->n_channels * config->image_size * config->image_size * (int64_t)sizeof(float);
+        config->n_channels * config->image_height * config->image_width * (int64_t)sizeof(float);
     int64_t n_bytes = 0;
 
     RF_TRY(check_size(opts));

@@ -88,9 +88,11 @@ rf_status rf_token_class_rows(const rf_vit_config *config, const rf_hook_point *
         }
         *n_rows = 1;
         break;
+    case RF_HOOK_HEAD_RESID:
     case RF_HOOK_PATTERN:
         RF_FAIL(RF_ERR_SETTING,
-                "hook point '%s' holds attention patterns, which have no vector for each token",
+                "hook point '%s' has no vector for each token: attention patterns, and inputs or "
+                "results of heads, cannot be a coder's input",
                 point->name);
     default:
         RF_TRY(rows_of_tokens(config, point, tokens, first, n_rows));

@@ -91,8 +91,9 @@ static rf_status run_from(rf_eval_engine *e, const rf_eval_site *site, int64_t n
     if (site->resid != NULL) {
         const rf_view resid =
             rf_view_nd(site->resid, RF_F32, 3, (int64_t[]){n, c->n_tokens, c->d_model});
-        RF_TRY(rf_vit_forward_from(e->job->vit, e->job->stream, site->point.layer, &resid, hook, 1,
-                                   RF_VIT_RUN_ALL, &out));
+        const rf_vit_run_args args = {
+            .resid = resid, .first_layer = site->point.layer, .hooks = hook, .n_hooks = 1};
+        RF_TRY(rf_vit_run(e->job->vit, e->job->stream, &args, &out));
     } else {
         const rf_view images = image_view(e, n);
         RF_TRY(rf_vit_forward(e->job->vit, e->job->stream, &images, hook, 1, RF_VIT_RUN_ALL, &out));

@@ -58,7 +58,8 @@ static rf_status open_model(rf_backend *be, const rf_run_settings *settings, ben
 
     RF_TRY(rf_stream_create(be, &b->stream));
     RF_TRY(rf_model_settings_transform(&settings->model, &b->transform));
-    RF_TRY(rf_vit_open(be, settings->model.path, rf_transform_height(&b->transform), &b->vit));
+    const rf_vit_opts opts = rf_model_settings_opts(&settings->model, &b->transform);
+    RF_TRY(rf_vit_open(be, settings->model.path, &opts, &b->vit));
 fail:
     return status;
 }

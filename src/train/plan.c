@@ -42,12 +42,9 @@ static rf_status plan_model(plan *p)
     rf_transform transform;
     rf_vit_config *m = &p->model;
 
-    RF_TRY_DOING(rf_vit_read_config(p->settings->model.path, m), "model.path");
     RF_TRY(rf_model_settings_transform(&p->settings->model, &transform));
-    const int64_t side = rf_transform_height(&transform) / m->patch_size;
-    m->image_size = rf_transform_height(&transform);
-    m->n_patches = side * side;
-    m->n_tokens = m->n_prefix + m->n_patches;
+    const rf_vit_opts opts = rf_model_settings_opts(&p->settings->model, &transform);
+    RF_TRY_DOING(rf_vit_read_config(p->settings->model.path, &opts, m), "model.path");
 fail:
     return status;
 }

@@ -88,14 +88,14 @@ fail:
 static rf_status check_image_size(const rf_training *t)
 {
     rf_status status = RF_OK;
-    const int64_t size = rf_vit_get_config(t->vit)->image_size;
+    const rf_vit_config *c = rf_vit_get_config(t->vit);
     const int64_t height = rf_transform_height(&t->transform);
     const int64_t width = rf_transform_width(&t->transform);
-    if (height != size || width != size) {
+    if (height != c->image_height || width != c->image_width) {
         RF_FAIL(RF_ERR_SETTING,
                 "pictures come out of preprocessor_config.json as %" PRId64 " x %" PRId64
                 " and the model takes %" PRId64 " x %" PRId64 "; set model.image_size=%" PRId64,
-                height, width, size, size, height);
+                height, width, c->image_height, c->image_width, height);
     }
 fail:
     return status;
@@ -125,14 +125,27 @@ fail:
     return status;
 }
 
+rf_vit_opts rf_model_settings_opts(const rf_model_settings *model, const rf_transform *transform)
+{
+    return (rf_vit_opts){
+        .image_height = rf_transform_height(transform),
+        .image_width = rf_transform_width(transform),
+        .products = model->products == 0 ? RF_F32 : RF_BF16,
+        .processing = (model->fold_ln ? RF_FOLD_LN : 0U) |
+                      (model->center_writing_weights ? RF_CENTRE_WRITING : 0U) |
+                      (model->fold_value_biases ? RF_FOLD_VALUE_BIASES : 0U) |
+                      (model->refactor_attention ? RF_REFACTOR_ATTENTION : 0U),
+        .row = model->row[0] != '\0' ? model->row : NULL,
+    };
+}
+
 static rf_status open_model(rf_training *t)
 {
     rf_status status = RF_OK;
     RF_TRY(rf_model_settings_transform(&t->settings->model, &t->transform));
     /* DINOv2's config says 518 and its pictures are 224: positions are interpolated to these. */
-    RF_TRY_DOING(
-        rf_vit_open(t->be, t->settings->model.path, rf_transform_height(&t->transform), &t->vit),
-        "model.path");
+    const rf_vit_opts opts = rf_model_settings_opts(&t->settings->model, &t->transform);
+    RF_TRY_DOING(rf_vit_open(t->be, t->settings->model.path, &opts, &t->vit), "model.path");
     RF_TRY(check_image_size(t));
     t->model_hash = rf_vit_hash(t->vit);
 fail:

@@ -7,6 +7,14 @@
 #define TRAIN(name) .offset = offsetof(rf_train_settings, name)
 #define OUTPUT(name) .offset = offsetof(rf_output_settings, name)
 
+static const char *const products[] = {"fp32", "bf16", NULL};
+
+#define PROCESS(name, text)                                                                        \
+    {                                                                                              \
+        .key = #name, .type = RF_SETTING_BOOL, MODEL(name), .fallback = "false", .unit = "",       \
+        .help = text                                                                               \
+    }
+
 static const rf_setting model_rows[] = {
     {.key = "path",
      .type = RF_SETTING_TEXT,
@@ -22,6 +30,24 @@ static const rf_setting model_rows[] = {
      .max = 65536,
      .unit = "pixels",
      .help = "Side of the pictures that the model sees; 0 is what its files say."},
+    {.key = "row",
+     .type = RF_SETTING_TEXT,
+     MODEL(row),
+     .size = RF_PATH_LEN,
+     .fallback = "",
+     .unit = "",
+     .help = "YAML file that describes an architecture which Refract does not know by itself."},
+    {.key = "products",
+     .type = RF_SETTING_CHOICE,
+     MODEL(products),
+     .fallback = "fp32",
+     .choices = products,
+     .unit = "",
+     .help = "Precision of the transformer's matrix products; sums are fp32."},
+    PROCESS(fold_ln, "Fold the norms' weight and bias into the maps that read them."),
+    PROCESS(center_writing_weights, "Take the mean out of what is written to the stream."),
+    PROCESS(fold_value_biases, "Fold b_V into b_O."),
+    PROCESS(refactor_attention, "Balanced factors of W_V W_O and W_Q W_K^T."),
 };
 
 const rf_settings_table rf_model_settings_table = {

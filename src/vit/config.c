@@ -76,12 +76,16 @@ fail:
 static rf_status derive(rf_vit_config *c)
 {
     rf_status status = RF_OK;
-    const int64_t side = c->image_size / c->patch_size;
-    if (side < 1 || side * side > MAX_PATCHES) {
+    c->n_frames = c->tubelet = 1;
+    c->grid[0] = 1;
+    c->grid[1] = c->image_height / c->patch_size;
+    c->grid[2] = c->image_width / c->patch_size;
+    c->n_patches = c->grid[0] * c->grid[1] * c->grid[2];
+    if (c->n_patches < 1 || c->n_patches > MAX_PATCHES) {
         RF_FAIL(RF_ERR_FORMAT,
                 "image_size %" PRId64 " and patch_size %" PRId64 " give %" PRId64
                 " patches, expected 1 to %d",
-                c->image_size, c->patch_size, side * side, MAX_PATCHES);
+                c->image_height, c->patch_size, c->n_patches, MAX_PATCHES);
     }
     if (c->d_model % c->n_heads != 0) {
         RF_FAIL(RF_ERR_FORMAT,
@@ -89,7 +93,6 @@ static rf_status derive(rf_vit_config *c)
                 c->d_model, c->n_heads);
     }
     c->d_head = c->d_model / c->n_heads;
-    c->n_patches = side * side;
     c->n_prefix = 1; /* CLS; no family has registers yet */
     c->n_tokens = c->n_prefix + c->n_patches;
 fail:
@@ -108,7 +111,8 @@ static rf_status read_sizes(const rf_json *json, rf_vit_files *files)
     RF_TRY(read_size(json, "hidden_size", a->d_model, MAX_WIDTH, &c->d_model));
     RF_TRY(read_size(json, "num_hidden_layers", a->n_layers, MAX_LAYERS, &c->n_layers));
     RF_TRY(read_size(json, "num_attention_heads", a->n_heads, c->d_model, &c->n_heads));
-    RF_TRY(read_size(json, "image_size", a->image_size, MAX_SIDE, &c->image_size));
+    RF_TRY(read_size(json, "image_size", a->image_size, MAX_SIDE, &c->image_height));
+    c->image_width = c->image_height;
     RF_TRY(read_size(json, "patch_size", a->patch_size, MAX_SIDE, &c->patch_size));
     RF_TRY(read_size(json, "num_channels", a->n_channels, MAX_CHANNELS, &c->n_channels));
     RF_TRY(read_mlp_width(json, a, c->d_model, &c->d_mlp));
@@ -130,7 +134,9 @@ static rf_status read_sizes(const rf_json *json, rf_vit_files *files)
     c->has_cls = true;
     c->has_ln_pre = a->names[RF_PART_LN_PRE][0] != NULL;
     c->has_layer_scale = a->names[RF_PART_SCALE1][0] != NULL;
-    c->d_out = c->d_model;
+    c->d_pool = c->d_out = c->d_model;
+    c->has_position = c->has_ln_final = true;
+    c->head_input = a->head_input;
 fail:
     return status;
 }
@@ -243,34 +249,41 @@ fail:
     return status;
 }
 
-static rf_status set_image_size(rf_vit_files *files, int64_t image_size, const char *path)
+static rf_status set_image_size(rf_vit_files *files, const char *path)
 {
     rf_status status = RF_OK;
     rf_vit_config *c = &files->config;
-    RF_REQUIRE(image_size >= 0 && image_size <= MAX_SIDE,
-               "image size %" PRId64 ", expected 0 to %d", image_size, (int)MAX_SIDE);
-    files->native_size = c->image_size;
+    const int64_t height = files->opts.image_height, width = files->opts.image_width;
+    RF_REQUIRE(height >= 0 && height <= MAX_SIDE && width >= 0 && width <= MAX_SIDE,
+               "image size %" PRId64 " x %" PRId64 ", expected 0 to %d", height, width,
+               (int)MAX_SIDE);
     RF_TRY_DOING(derive(c), "%s", path);
-    if (image_size == 0 || image_size == c->image_size) {
+    memcpy(files->native_grid, c->grid, sizeof c->grid);
+    if ((height == 0 || height == c->image_height) && (width == 0 || width == c->image_width)) {
         return RF_OK;
     }
     if (!files->arch->can_interpolate) {
         RF_FAIL(RF_ERR_UNSUPPORTED,
-                "%s: a model of family %s runs at its own image size %" PRId64 ", not %" PRId64,
-                path, files->arch->family, c->image_size, image_size);
+                "%s: a model of family %s runs at its own image size %" PRId64 " x %" PRId64
+                ", not %" PRId64 " x %" PRId64,
+                path, files->arch->family, c->image_height, c->image_width, height, width);
     }
-    c->image_size = image_size;
+    c->image_height = height > 0 ? height : c->image_height;
+    c->image_width = width > 0 ? width : c->image_width;
     RF_TRY_DOING(derive(c), "%s", path);
 fail:
     return status;
 }
 
-rf_status rf_vit_files_open(const char *folder, int64_t image_size, rf_weights_need need,
+rf_status rf_vit_files_open(const char *folder, const rf_vit_opts *opts, rf_weights_need need,
                             rf_vit_files *out)
 {
     rf_status status = RF_OK;
     char path[RF_PATH_LEN];
     *out = (rf_vit_files){0};
+    if (opts != NULL) {
+        out->opts = *opts;
+    }
     RF_TRY(rf_format(out->folder, sizeof out->folder, "%s", folder));
     for (size_t n = strlen(out->folder); n > 1 && out->folder[n - 1] == '/'; n--) {
         out->folder[n - 1] = '\0';
@@ -282,7 +295,7 @@ rf_status rf_vit_files_open(const char *folder, int64_t image_size, rf_weights_n
     }
     RF_TRY(rf_json_load(path, &out->json));
     RF_TRY_DOING(read_config(out, path), "%s", path);
-    RF_TRY(set_image_size(out, image_size, path));
+    RF_TRY(set_image_size(out, path));
     RF_TRY(open_weights(out, need));
 fail:
     if (status != RF_OK) {

@@ -10,26 +10,7 @@ bool rf_pass_has_hook(const rf_pass *p, rf_site site, int64_t layer)
             return true;
         }
     }
-    return false;
-}
-
-static rf_view point_view(const rf_pass *p, const rf_hook_point *point, float *data)
-{
-    const rf_vit_config *c = &p->vit->config;
-    const int64_t n = p->n_images, t = c->n_tokens;
-    switch (point->shape) {
-    case RF_HOOK_PATCHES:
-        return rf_view_nd(data, RF_F32, 3, (int64_t[]){n, c->n_patches, point->width});
-    case RF_HOOK_HEADS:
-        return rf_view_nd(data, RF_F32, 4, (int64_t[]){n, t, c->n_heads, c->d_head});
-    case RF_HOOK_PATTERN:
-        return rf_view_nd(data, RF_F32, 4, (int64_t[]){n, c->n_heads, t, t});
-    case RF_HOOK_POOLED:
-        return rf_view_2d(data, n, point->width);
-    case RF_HOOK_TOKENS:
-        break;
-    }
-    return rf_view_nd(data, RF_F32, 3, (int64_t[]){n, t, point->width});
+    return rf_cache_entry_at(p->cache, site, layer) != NULL;
 }
 
 rf_status rf_pass_fire(rf_pass *p, rf_site site, int64_t layer, float *data)
@@ -40,11 +21,18 @@ rf_status rf_pass_fire(rf_pass *p, rf_site site, int64_t layer, float *data)
         if (hook->point.site != (int)site || hook->point.layer != layer) {
             continue;
         }
-        const rf_view act = point_view(p, &hook->point, data);
+        const rf_view act = rf_hook_view(&p->vit->config, &hook->point, p->n_images, data);
         RF_TRY_DOING(hook->fn(hook->user, &hook->point, &act, p->s), "hook at %s",
                      hook->point.name);
     }
-    p->is_done = layer * RF_N_SITES + (int64_t)site >= p->last_order;
+    const rf_cache_entry *kept = rf_cache_entry_at(p->cache, site, layer);
+    if (kept != NULL) {
+        const rf_view act = rf_hook_view(&p->vit->config, &kept->point, p->n_images, data);
+        RF_TRY(
+            rf_copy_within(p->s, kept->data, data, (size_t)rf_view_n_elems(&act) * sizeof(float)));
+    }
+    const rf_hook_point here = {.site = (int)site, .layer = layer};
+    p->is_done = rf_hook_order(&p->vit->config, &here) >= p->last_order;
 fail:
     return status;
 }
@@ -120,7 +108,7 @@ static rf_status add_hooked_positions(rf_pass *p, const rf_embed_tokens_args *to
                               (size_t)rf_view_n_elems(&rows) * sizeof(float)));
     }
     RF_PASS_STEP(p, rf_pass_fire(p, RF_SITE_POS_EMBED, -1, position.data));
-    bare.prefix = w->cls;
+    bare.prefix = w->prefix_token;
     bare.position.data = NULL;
     RF_TRY(rf_embed_tokens(p->s, &bare));
     RF_TRY(rf_add(p->s, &add));
@@ -172,7 +160,7 @@ static rf_view cls_rows(const rf_pass *p, rf_buf buf)
 static bool head_reads_patches(const rf_pass *p)
 {
     return p->vit->config.n_classes > 0 &&
-           p->vit->arch->head_input == RF_HEAD_POOLED_AND_PATCH_MEAN;
+           p->vit->config.head_input == RF_HEAD_POOLED_AND_PATCH_MEAN;
 }
 
 /* The final norm: of every token where somebody reads them, else of CLS alone. */
@@ -282,12 +270,12 @@ static rf_status check_images(const rf_vit_config *c, const rf_view *images)
     rf_status status = RF_OK;
     RF_REQUIRE(images->n_dims == 4 && images->dtype == RF_F32 && rf_view_is_contiguous(images),
                "images must be contiguous fp32 [B, C, H, W]");
-    RF_REQUIRE(images->shape[1] == c->n_channels && images->shape[2] == c->image_size &&
-                   images->shape[3] == c->image_size,
+    RF_REQUIRE(images->shape[1] == c->n_channels && images->shape[2] == c->image_height &&
+                   images->shape[3] == c->image_width,
                "images are [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64
                "], expected [B, %" PRId64 ", %" PRId64 ", %" PRId64 "]",
                images->shape[0], images->shape[1], images->shape[2], images->shape[3],
-               c->n_channels, c->image_size, c->image_size);
+               c->n_channels, c->image_height, c->image_width);
 fail:
     return status;
 }
@@ -319,38 +307,87 @@ fail:
     return status;
 }
 
-static rf_status run(rf_pass *p, int64_t first_layer, const rf_view *input, rf_vit_output *out)
+/* Blocks up to `stop_layer`, then the end where it is n_layers + 1. */
+static rf_status run(rf_pass *p, const rf_vit_run_args *args, int64_t stop_layer,
+                     rf_vit_output *out)
 {
     rf_status status = RF_OK;
-    RF_PASS_STEP(p, begin(p, first_layer, input));
-    for (int64_t layer = rf_max_i64(first_layer, 0); layer < p->vit->config.n_layers; layer++) {
+    const rf_vit_config *c = &p->vit->config;
+    const bool from_resid = args->resid.data != NULL;
+    RF_PASS_STEP(
+        p, begin(p, from_resid ? args->first_layer : -1, from_resid ? &args->resid : &args->input));
+    for (int64_t layer = from_resid ? args->first_layer : 0;
+         layer < rf_min_i64(stop_layer, c->n_layers); layer++) {
         RF_PASS_STEP(p, rf_pass_block(p, layer));
     }
-    RF_PASS_STEP(p, run_end(p, out));
+    if (stop_layer > c->n_layers) {
+        RF_PASS_STEP(p, run_end(p, out));
+    } else {
+        out->resid = rf_view_nd(p->vit->ws.buf[RF_BUF_RESID], RF_F32, 3,
+                                (int64_t[]){p->n_images, c->n_tokens, c->d_model});
+    }
 fail:
     return status;
 }
 
-/* `input`: images (first_layer -1), or the residual stream before block first_layer. */
-static rf_status forward(rf_pass *p, int64_t first_layer, const rf_view *input, rf_vit_stop stop,
-                         rf_vit_output *out)
+/* How far the pass goes: the deepest point that is asked for, and the buffers that are needed. */
+static unsigned find_depth(rf_pass *p, rf_vit_stop stop)
+{
+    const rf_vit_config *c = &p->vit->config;
+    unsigned on_request = 0;
+    p->last_order = stop == RF_VIT_STOP_AFTER_HOOKS ? INT64_MIN : INT64_MAX;
+    for (int64_t i = 0; i < p->n_hooks; i++) {
+        p->last_order = rf_max_i64(p->last_order, rf_hook_order(c, &p->hooks[i].point));
+        on_request |= p->hooks[i].point.shape == RF_HOOK_PATTERN ? 1U << RF_BUF_PATTERN : 0U;
+        on_request |= p->hooks[i].point.shape == RF_HOOK_HEAD_RESID ? 1U << RF_BUF_SPLIT : 0U;
+    }
+    for (int64_t i = 0; p->cache != NULL && i < p->cache->n_entries; i++) {
+        const rf_hook_point *point = &p->cache->entries[i].point;
+        p->last_order = rf_max_i64(p->last_order, rf_hook_order(c, point));
+        on_request |= point->shape == RF_HOOK_PATTERN ? 1U << RF_BUF_PATTERN : 0U;
+        on_request |= point->shape == RF_HOOK_HEAD_RESID ? 1U << RF_BUF_SPLIT : 0U;
+    }
+    return on_request;
+}
+
+static rf_status stop_layer_of(const rf_vit_config *c, const rf_vit_run_args *args, int64_t *out)
+{
+    rf_status status = RF_OK;
+    *out = c->n_layers + 1;
+    if (args->stop == RF_VIT_STOP_AT_LAYER) {
+        *out = args->stop_layer < 0 ? args->stop_layer + c->n_layers : args->stop_layer;
+        RF_REQUIRE(*out >= 0 && *out <= c->n_layers,
+                   "a pass cannot stop at layer %" PRId64 " of %" PRId64, args->stop_layer,
+                   c->n_layers);
+    }
+fail:
+    return status;
+}
+
+rf_status rf_vit_run(rf_vit *vit, rf_stream *s, const rf_vit_run_args *args, rf_vit_output *out)
 {
     rf_status status = RF_OK;
     rf_vit_output result = {0};
-    rf_pattern_need need = RF_PATTERN_NOT_NEEDED;
+    rf_pass p = {
+        .vit = vit, .s = s, .hooks = args->hooks, .n_hooks = args->n_hooks, .cache = args->cache};
+    const bool from_resid = args->resid.data != NULL;
+    int64_t stop_layer = 0;
 
-    RF_TRY(check_hooks(&p->vit->config, p->hooks, p->n_hooks, first_layer));
-    p->n_images = input->shape[0];
-    p->last_order = stop == RF_VIT_RUN_ALL ? INT64_MAX : INT64_MIN;
-    for (int64_t i = 0; i < p->n_hooks; i++) {
-        p->last_order = rf_max_i64(p->last_order, rf_hook_order(&p->hooks[i].point));
-        if (p->hooks[i].point.shape == RF_HOOK_PATTERN) {
-            need = RF_PATTERN_NEEDED;
-        }
+    RF_TRY(from_resid ? check_resid(&vit->config, args->first_layer, &args->resid)
+                      : check_images(&vit->config, &args->input));
+    RF_TRY(check_hooks(&vit->config, p.hooks, p.n_hooks, from_resid ? args->first_layer : -1));
+    RF_TRY(stop_layer_of(&vit->config, args, &stop_layer));
+    p.n_images = from_resid ? args->resid.shape[0] : args->input.shape[0];
+    const unsigned on_request = find_depth(&p, args->stop);
+    if (args->cache != NULL) {
+        RF_TRY(rf_cache_begin(args->cache, s, p.n_images));
     }
-    if (p->n_images > 0 && p->last_order != INT64_MIN) { /* else nothing is asked for */
-        RF_TRY(rf_workspace_reserve(p->vit, p->s, p->n_images, need));
-        RF_TRY(run(p, first_layer, input, &result));
+    if (p.n_images > 0 && p.last_order != INT64_MIN) { /* else nothing is asked for */
+        RF_TRY(rf_workspace_reserve(vit, s, p.n_images, on_request));
+        RF_TRY(run(&p, args, stop_layer, &result));
+    }
+    if (args->cache != NULL) {
+        args->cache->is_complete = !from_resid && stop_layer > vit->config.n_layers;
     }
 fail:
     if (out != NULL) {
@@ -362,22 +399,7 @@ fail:
 rf_status rf_vit_forward(rf_vit *vit, rf_stream *s, const rf_view *images, const rf_hook *hooks,
                          int64_t n_hooks, rf_vit_stop stop, rf_vit_output *out)
 {
-    rf_status status = RF_OK;
-    rf_pass p = {.vit = vit, .s = s, .hooks = hooks, .n_hooks = n_hooks};
-    RF_TRY(check_images(&vit->config, images));
-    RF_TRY(forward(&p, -1, images, stop, out));
-fail:
-    return status;
-}
-
-rf_status rf_vit_forward_from(rf_vit *vit, rf_stream *s, int64_t layer, const rf_view *resid,
-                              const rf_hook *hooks, int64_t n_hooks, rf_vit_stop stop,
-                              rf_vit_output *out)
-{
-    rf_status status = RF_OK;
-    rf_pass p = {.vit = vit, .s = s, .hooks = hooks, .n_hooks = n_hooks};
-    RF_TRY(check_resid(&vit->config, layer, resid));
-    RF_TRY(forward(&p, layer, resid, stop, out));
-fail:
-    return status;
+    const rf_vit_run_args args = {
+        .input = *images, .hooks = hooks, .n_hooks = n_hooks, .stop = stop};
+    return rf_vit_run(vit, s, &args, out);
 }

@@ -64,7 +64,7 @@ static rf_status make_point(const rf_vit_config *c, int site, int64_t layer, rf_
 
 static bool is_present(const rf_vit_config *c, int site)
 {
-    return !sites[site].needs_ln_pre || c->has_ln_pre;
+    return sites[site].name != NULL && (!sites[site].needs_ln_pre || c->has_ln_pre);
 }
 
 rf_status rf_vit_hook_list(const rf_vit_config *config, rf_hook_point **out, int64_t *n)
@@ -76,7 +76,7 @@ rf_status rf_vit_hook_list(const rf_vit_config *config, rf_hook_point **out, int
     for (int64_t layer = -1; layer <= config->n_layers; layer++) {
         const place at = layer < 0 ? BEFORE : layer < config->n_layers ? INSIDE : BEHIND;
         for (int site = 0; site < RF_N_SITES; site++) {
-            if (sites[site].place == at && is_present(config, site)) {
+            if (is_present(config, site) && sites[site].place == at) {
                 RF_TRY(make_point(config, site, layer, &points[count++]));
             }
         }
@@ -137,7 +137,7 @@ rf_status rf_vit_hook_find(const rf_vit_config *config, const char *name, rf_hoo
     const int64_t resolved = layer < 0 ? layer + config->n_layers : layer;
     for (int site = 0; site < RF_N_SITES; site++) {
         const char *tail = sites[site].place == INSIDE ? rest : name;
-        if (tail == NULL || strcmp(sites[site].name, tail) != 0 || !is_present(config, site)) {
+        if (tail == NULL || !is_present(config, site) || strcmp(sites[site].name, tail) != 0) {
             continue;
         }
         if (resolved < 0 || resolved >= config->n_layers) {
@@ -154,7 +154,33 @@ fail:
     return status;
 }
 
-int64_t rf_hook_order(const rf_hook_point *point)
+int64_t rf_hook_order(const rf_vit_config *config, const rf_hook_point *point)
 {
+    (void)config;
     return point->layer * RF_N_SITES + point->site;
+}
+
+bool rf_hook_point_at(const rf_vit_config *config, rf_site site, int64_t layer, rf_hook_point *out)
+{
+    return is_present(config, site) && make_point(config, site, layer, out) == RF_OK;
+}
+
+rf_view rf_hook_view(const rf_vit_config *c, const rf_hook_point *point, int64_t n, float *data)
+{
+    const int64_t t = c->n_tokens;
+    switch (point->shape) {
+    case RF_HOOK_PATCHES:
+        return rf_view_nd(data, RF_F32, 3, (int64_t[]){n, c->n_patches, point->width});
+    case RF_HOOK_HEADS:
+        return rf_view_nd(data, RF_F32, 4, (int64_t[]){n, t, c->n_heads, c->d_head});
+    case RF_HOOK_HEAD_RESID:
+        return rf_view_nd(data, RF_F32, 4, (int64_t[]){n, t, c->n_heads, c->d_model});
+    case RF_HOOK_PATTERN:
+        return rf_view_nd(data, RF_F32, 4, (int64_t[]){n, c->n_heads, t, t});
+    case RF_HOOK_POOLED:
+        return rf_view_2d(data, n, point->width);
+    case RF_HOOK_TOKENS:
+        break;
+    }
+    return rf_view_nd(data, RF_F32, 3, (int64_t[]){n, t, point->width});
 }

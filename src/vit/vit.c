@@ -25,7 +25,7 @@ fail:
     return status;
 }
 
-rf_status rf_vit_open(rf_backend *be, const char *folder, int64_t image_size, rf_vit **out)
+rf_status rf_vit_open(rf_backend *be, const char *folder, const rf_vit_opts *opts, rf_vit **out)
 {
     rf_status status = RF_OK;
     rf_vit_files files = {0};
@@ -33,11 +33,11 @@ rf_status rf_vit_open(rf_backend *be, const char *folder, int64_t image_size, rf
     rf_vit *vit = NULL;
 
     *out = NULL;
-    RF_TRY(rf_vit_files_open(folder, image_size, RF_WEIGHTS_NEEDED, &files));
+    RF_TRY(rf_vit_files_open(folder, opts, RF_WEIGHTS_NEEDED, &files));
     RF_ALLOC(vit, 1);
     vit->be = be;
     vit->config = files.config;
-    vit->arch = files.arch;
+    vit->products = files.opts.products;
     RF_TRY(rf_stream_create(be, &s));
     RF_TRY(rf_weights_load(be, s, &files, &vit->weights));
     RF_TRY(read_class_names(&files, vit));
@@ -64,10 +64,10 @@ void rf_vit_close(rf_vit *vit)
     rf_free(vit);
 }
 
-rf_status rf_vit_read_config(const char *folder, rf_vit_config *out)
+rf_status rf_vit_read_config(const char *folder, const rf_vit_opts *opts, rf_vit_config *out)
 {
     rf_vit_files files = {0};
-    rf_status status = rf_vit_files_open(folder, 0, RF_WEIGHTS_IF_THERE, &files);
+    rf_status status = rf_vit_files_open(folder, opts, RF_WEIGHTS_IF_THERE, &files);
     if (status == RF_OK) {
         *out = files.config;
     }
@@ -118,4 +118,9 @@ double rf_vit_flop(const rf_vit_config *config, int64_t last_layer)
         sum += 4.0 * d * (double)config->n_classes;
     }
     return sum;
+}
+
+unsigned rf_vit_processing(const rf_vit *vit)
+{
+    return vit->processing;
 }

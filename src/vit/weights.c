@@ -202,7 +202,7 @@ static rf_status plan_all(plan *p, rf_vit_weights *w)
     rf_status status = RF_OK;
     const rf_vit_files *f = p->files;
     const rf_vit_config *c = &f->config;
-    const int64_t d = c->d_model, side = f->native_size / c->patch_size;
+    const int64_t d = c->d_model, n_native = f->native_grid[1] * f->native_grid[2];
     const int64_t n_head_in = f->arch->head_input == RF_HEAD_POOLED ? d : 2 * d;
 
     RF_TRY(plan_tensor(p, -1,
@@ -216,10 +216,10 @@ static rf_status plan_all(plan *p, rf_vit_weights *w)
         RF_TRY(
             plan_tensor(p, -1, (want){RF_PART_PATCH, ".bias", &w->patch.bias, AS_STORED, 1, {d}}));
     }
-    RF_TRY(plan_tensor(p, -1, (want){RF_PART_CLS, "", &w->cls, AS_STORED, 2, {1, d}}));
+    RF_TRY(plan_tensor(p, -1, (want){RF_PART_CLS, "", &w->prefix_token, AS_STORED, 2, {1, d}}));
     RF_TRY(plan_tensor(
         p, -1,
-        (want){RF_PART_POSITION, "", &w->position, POSITIONS, 2, {c->n_prefix + side * side, d}}));
+        (want){RF_PART_POSITION, "", &w->position, POSITIONS, 2, {c->n_prefix + n_native, d}}));
     RF_TRY(plan_norm(p, RF_PART_LN_PRE, -1, &w->ln_pre));
     for (int64_t l = 0; l < c->n_layers; l++) {
         RF_TRY(plan_block(p, l, &w->blocks[l]));
@@ -255,8 +255,8 @@ static void transpose(const float *in, int64_t n_rows, int64_t n_cols, float *ou
 static void fit_positions(const rf_vit_files *f, const float *in, float *out)
 {
     const rf_vit_config *c = &f->config;
-    const int64_t d = c->d_model, old_side = f->native_size / c->patch_size;
-    const int64_t new_side = c->image_size / c->patch_size, skip = c->n_prefix * d;
+    const int64_t d = c->d_model, old_side = f->native_grid[1];
+    const int64_t new_side = c->grid[1], skip = c->n_prefix * d;
     memcpy(out, in, (size_t)skip * sizeof *out);
     if (new_side == old_side) {
         memcpy(out + skip, in + skip, (size_t)(new_side * new_side * d) * sizeof *out);
@@ -315,13 +315,23 @@ fail:
     return status;
 }
 
-/* CLS with its position, once for all pictures: the last row of the arena. */
-static rf_status make_prefix(rf_stream *s, const rf_vit_config *c, rf_vit_weights *w)
+rf_status rf_weights_derive(rf_backend *be, rf_stream *s, const rf_vit_config *config,
+                            rf_dtype products, rf_vit_weights *w)
 {
-    w->cls = rf_view_2d(w->cls.data, 1, c->d_model);
-    w->prefix = rf_view_2d(w->arena + w->n_floats - c->d_model, 1, c->d_model);
-    const rf_add_args args = {.x = w->cls, .r = rf_view_rows(w->position, 0, 1), .y = w->prefix};
-    return rf_add(s, &args);
+    rf_status status = RF_OK;
+    (void)products;
+    if (w->derived == NULL) {
+        RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE,
+                               (size_t)(config->n_prefix * config->d_model) * sizeof(float),
+                               (void **)&w->derived));
+    }
+    w->prefix_token = rf_view_2d(w->prefix_token.data, config->n_prefix, config->d_model);
+    w->prefix = rf_view_2d(w->derived, config->n_prefix, config->d_model);
+    const rf_add_args args = {
+        .x = w->prefix_token, .r = rf_view_rows(w->position, 0, config->n_prefix), .y = w->prefix};
+    RF_TRY(rf_add(s, &args));
+fail:
+    return status;
 }
 
 rf_status rf_weights_load(rf_backend *be, rf_stream *s, const rf_vit_files *files,
@@ -333,11 +343,11 @@ rf_status rf_weights_load(rf_backend *be, rf_stream *s, const rf_vit_files *file
     RF_ALLOC(out->blocks, files->config.n_layers);
     RF_ALLOC(p.items, 32 + 24 * files->config.n_layers); /* more than any family has */
     RF_TRY_DOING(plan_all(&p, out), "%s", files->folder);
-    out->n_floats = p.n_floats + files->config.d_model;
+    out->n_floats = p.n_floats;
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)out->n_floats * sizeof(float),
                            (void **)&out->arena));
     RF_TRY_DOING(load_all(s, &p, out), "%s", files->folder);
-    RF_TRY(make_prefix(s, &files->config, out));
+    RF_TRY(rf_weights_derive(be, s, &files->config, files->opts.products, out));
     RF_TRY(rf_stream_synchronise(s));
 fail:
     rf_free(p.items);
@@ -350,6 +360,9 @@ fail:
 void rf_weights_fini(rf_backend *be, rf_vit_weights *w)
 {
     rf_memory_free(be, RF_MEMORY_DEVICE, w->arena);
+    rf_memory_free(be, RF_MEMORY_DEVICE, w->derived);
+    rf_memory_free(be, RF_MEMORY_DEVICE, w->half);
+    rf_free(w->params);
     rf_free(w->blocks);
     *w = (rf_vit_weights){0};
 }

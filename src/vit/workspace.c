@@ -25,6 +25,12 @@ static rf_status floats_per_image(const rf_vit_config *c, rf_buf buf, int64_t *o
     case RF_BUF_LOGITS:
         *out = c->n_classes;
         return RF_OK;
+    case RF_BUF_POOL:
+    case RF_BUF_GATE:
+        *out = 0;
+        return RF_OK;
+    case RF_BUF_SPLIT:
+        return rf_mul_i64(c->n_heads * t, d, "inputs of every head of a picture", out);
     case RF_BUF_PATTERN:
         return rf_mul_i64(c->n_heads * t, t, "attention patterns of a picture", out);
     default:
@@ -67,11 +73,11 @@ fail:
     return status;
 }
 
-rf_status rf_workspace_reserve(rf_vit *vit, rf_stream *s, int64_t n_images, rf_pattern_need need)
+rf_status rf_workspace_reserve(rf_vit *vit, rf_stream *s, int64_t n_images, unsigned on_request)
 {
     rf_status status = RF_OK;
     for (int i = 0; i < RF_N_BUFS; i++) {
-        if (i != RF_BUF_PATTERN || need == RF_PATTERN_NEEDED) {
+        if (i < RF_BUF_PATTERN || (on_request & 1U << i) != 0) {
             RF_TRY(reserve_one(vit, s, (rf_buf)i, n_images));
         }
     }

@@ -31,7 +31,8 @@ struct rf_vit {
 };
 
 static rf_vit model = {{.name = "double",
-                        .image_size = SIDE,
+                        .image_height = SIDE,
+                        .image_width = SIDE,
                         .n_channels = 3,
                         .n_patches = 6,
                         .n_prefix = 3,

@@ -203,7 +203,7 @@ static inline void tiny_open(tiny *t, double holdout)
     TINY_OK(rf_backend_cpu_create(1, &t->be));
     TINY_OK(rf_stream_create(t->be, &t->stream));
     TINY_OK(rf_transform_load(t->model, &t->transform));
-    TINY_OK(rf_vit_open(t->be, t->model, 0, &t->vit));
+    TINY_OK(rf_vit_open(t->be, t->model, NULL, &t->vit));
     TINY_OK(rf_picture_list_open(&opts, &t->pictures));
 }
 

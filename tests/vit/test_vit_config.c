@@ -62,7 +62,7 @@ static void assert_refused(const char *config, rf_status expected, const char *w
     rf_vit_config c;
     int64_t live = rf_alloc_live();
     make_folder(folder, config, NULL);
-    rf_status got = rf_vit_read_config(folder, &c);
+    rf_status got = rf_vit_read_config(folder, NULL, &c);
     if (got != expected || strstr(rf_error_text(), word) == NULL) {
         fail_msg("%s: status %d, text '%s', expected status %d and '%s'", config, (int)got,
                  rf_error_text(), (int)expected, word);
@@ -124,9 +124,9 @@ static void test_a_folder_without_its_files_is_not_found(void **state)
     rf_vit *vit = NULL;
     rf_vit_config c;
     assert_ok(rf_backend_cpu_create(1, &be));
-    assert_int_equal(rf_vit_read_config("/nowhere/at/all", &c), RF_ERR_NOT_FOUND);
+    assert_int_equal(rf_vit_read_config("/nowhere/at/all", NULL, &c), RF_ERR_NOT_FOUND);
     make_folder(folder, "{\"model_type\": \"vit\"}", NULL);
-    assert_int_equal(rf_vit_open(be, folder, 0, &vit), RF_ERR_NOT_FOUND);
+    assert_int_equal(rf_vit_open(be, folder, NULL, &vit), RF_ERR_NOT_FOUND);
     assert_non_null(strstr(rf_error_text(), "model.safetensors"));
     assert_null(vit);
     remove_folder(folder);
@@ -139,7 +139,7 @@ static void test_missing_keys_take_the_defaults_of_transformers(void **state)
     char folder[RF_PATH_LEN];
     rf_vit_config c;
     make_folder(folder, "{\"model_type\": \"clip\", \"vision_config\": {}}", NULL);
-    assert_ok(rf_vit_read_config(folder, &c));
+    assert_ok(rf_vit_read_config(folder, NULL, &c));
     assert_string_equal(c.family, "clip");
     assert_int_equal(c.d_model, 768);
     assert_int_equal(c.d_mlp, 3072);
@@ -148,7 +148,7 @@ static void test_missing_keys_take_the_defaults_of_transformers(void **state)
     assert_true(c.eps == 1e-5f && c.has_ln_pre && !c.has_layer_scale);
     remove_folder(folder);
     make_folder(folder, "{\"model_type\": \"dinov2\", \"_name_or_path\": \"a/b\"}", NULL);
-    assert_ok(rf_vit_read_config(folder, &c));
+    assert_ok(rf_vit_read_config(folder, NULL, &c));
     assert_int_equal(c.d_mlp, 3072);
     assert_int_equal(c.n_tokens, 257);
     assert_string_equal(c.name, "a/b");
@@ -158,7 +158,7 @@ static void test_missing_keys_take_the_defaults_of_transformers(void **state)
                 "{\"model_type\": \"clip\", \"vision_config\": {\"hidden_size\": 64},"
                 "\"vision_config_dict\": {\"hidden_size\": 96}}",
                 NULL);
-    assert_ok(rf_vit_read_config(folder, &c)); /* what old files call it wins, as there */
+    assert_ok(rf_vit_read_config(folder, NULL, &c)); /* what old files call it wins, as there */
     assert_int_equal(c.d_model, 96);
     remove_folder(folder);
 }
@@ -171,7 +171,7 @@ static void assert_misfit(const char *config, const char *weights_of, const char
     int64_t live = rf_alloc_live();
     make_folder(folder, config, weights_of);
     assert_ok(rf_backend_cpu_create(1, &be));
-    rf_status got = rf_vit_open(be, folder, 0, &vit);
+    rf_status got = rf_vit_open(be, folder, NULL, &vit);
     if (got != RF_ERR_FORMAT || strstr(rf_error_text(), word) == NULL) {
         fail_msg("%s: status %d, text '%s', expected '%s'", config, (int)got, rf_error_text(),
                  word);
@@ -215,12 +215,19 @@ static void test_only_families_that_can_run_at_another_size(void **state)
     rf_vit *vit = NULL;
     assert_ok(rf_backend_cpu_create(1, &be));
     golden_path(path, "vit");
-    assert_int_equal(rf_vit_open(be, path, 32, &vit), RF_ERR_UNSUPPORTED);
+    assert_int_equal(
+        rf_vit_open(be, path, &(rf_vit_opts){.image_height = 32, .image_width = 32}, &vit),
+        RF_ERR_UNSUPPORTED);
     assert_non_null(strstr(rf_error_text(), "image size 26"));
-    assert_int_equal(rf_vit_open(be, path, -1, &vit), RF_ERR_INVALID_ARG);
+    assert_int_equal(
+        rf_vit_open(be, path, &(rf_vit_opts){.image_height = -1, .image_width = -1}, &vit),
+        RF_ERR_INVALID_ARG);
     golden_path(path, "dinov2");
-    assert_int_equal(rf_vit_open(be, path, 3, &vit), RF_ERR_FORMAT); /* less than a patch */
-    assert_ok(rf_vit_open(be, path, 24, &vit)); /* the same grid: a border is left out */
+    assert_int_equal(
+        rf_vit_open(be, path, &(rf_vit_opts){.image_height = 3, .image_width = 3}, &vit),
+        RF_ERR_FORMAT); /* less than a patch */
+    assert_ok(rf_vit_open(be, path, &(rf_vit_opts){.image_height = 24, .image_width = 24},
+                          &vit)); /* the same grid: a border is left out */
     assert_int_equal(rf_vit_get_config(vit)->n_tokens, 10);
     rf_vit_close(vit);
     rf_backend_destroy(be);
@@ -235,7 +242,7 @@ static void test_what_a_model_is_comes_from_its_files(void **state)
     rf_vit_config read;
     assert_ok(rf_backend_cpu_create(1, &be));
     golden_path(path, "vit_classifier");
-    assert_ok(rf_vit_open(be, path, 0, &vit));
+    assert_ok(rf_vit_open(be, path, NULL, &vit));
     const rf_vit_config *c = rf_vit_get_config(vit);
     assert_int_equal(c->n_classes, 3);
     assert_string_equal(rf_vit_class_name(vit, 1), "dog");
@@ -243,10 +250,10 @@ static void test_what_a_model_is_comes_from_its_files(void **state)
     assert_null(rf_vit_class_name(vit, -1));
     assert_string_equal(c->name, "vit_classifier");
     assert_int_equal(c->act, RF_ACT_GELU_TANH);
-    assert_ok(rf_vit_read_config(path, &read));
+    assert_ok(rf_vit_read_config(path, NULL, &read));
     assert_int_equal(read.n_classes, 3);
     golden_path(path, "clip_projection");
-    assert_ok(rf_vit_open(be, path, 0, &other));
+    assert_ok(rf_vit_open(be, path, NULL, &other));
     assert_true(rf_vit_get_config(other)->has_projection);
     assert_int_equal(rf_vit_get_config(other)->d_out, 20);
     assert_int_equal(rf_vit_get_config(other)->n_classes, 0);

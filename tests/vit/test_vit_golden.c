@@ -44,7 +44,8 @@ static model open_model(const char *name, const char *activations, int64_t image
     assert_ok(rf_format(path, sizeof path, "%s/vit/%s", RF_GOLDEN_DIR, name));
     assert_ok(rf_backend_cpu_create(n_threads, &m.be));
     assert_ok(rf_stream_create(m.be, &m.s));
-    assert_ok(rf_vit_open(m.be, path, image_size, &m.vit));
+    assert_ok(rf_vit_open(
+        m.be, path, &(rf_vit_opts){.image_height = image_size, .image_width = image_size}, &m.vit));
     assert_ok(
         rf_format(path, sizeof path, "%s/vit/%s/%s.safetensors", RF_GOLDEN_DIR, name, activations));
     assert_ok(rf_tensor_file_open(path, &m.golden));
@@ -363,14 +364,22 @@ static void test_a_pass_from_a_block_on_has_the_bits_of_the_whole_pass(void **st
     int64_t n = 0;
     assert_ok(rf_vit_hook_find(rf_vit_get_config(m.vit), "blocks.2.hook_resid_pre", &hook.point));
     float *whole = run_embedding(&m, &hook, 1, &n);
-    assert_ok(rf_vit_forward_from(m.vit, m.s, 2, &resid, NULL, 0, RF_VIT_RUN_ALL, &out));
+    assert_ok(rf_vit_run(
+        m.vit, m.s,
+        &(rf_vit_run_args){.resid = resid, .first_layer = 2, .hooks = NULL, .n_hooks = 0}, &out));
     assert_memory_equal(out.embedding.data, whole, (size_t)n * sizeof *whole);
     /* a point before the block, and blocks that are none */
     hook.point.name[7] = '1';
     hook.point.layer = 1;
-    assert_int_equal(rf_vit_forward_from(m.vit, m.s, 2, &resid, &hook, 1, RF_VIT_RUN_ALL, &out),
+    assert_int_equal(rf_vit_run(m.vit, m.s,
+                                &(rf_vit_run_args){
+                                    .resid = resid, .first_layer = 2, .hooks = &hook, .n_hooks = 1},
+                                &out),
                      RF_ERR_INVALID_ARG);
-    assert_int_equal(rf_vit_forward_from(m.vit, m.s, 3, &resid, NULL, 0, RF_VIT_RUN_ALL, &out),
+    assert_int_equal(rf_vit_run(m.vit, m.s,
+                                &(rf_vit_run_args){
+                                    .resid = resid, .first_layer = 3, .hooks = NULL, .n_hooks = 0},
+                                &out),
                      RF_ERR_INVALID_ARG);
     rf_free(resid.data);
     rf_free(whole);
