@@ -58,6 +58,7 @@ librandom123-dev      random123-devel     random123
 $(jpeg_package)   libjpeg-turbo-devel libjpeg-turbo
 libpng-dev            libpng-devel        libpng
 libwebp-dev           libwebp-devel       libwebp
+libutf8proc-dev       utf8proc-devel      libutf8proc
 libcmocka-dev         libcmocka-devel     cmocka"
 mapfile -t BUILD_PACKAGES < <(awk 'NF { print $1 }' <<<"$PACKAGE_TABLE")
 
