@@ -90,6 +90,9 @@ rf_status rf_resize_picture(const rf_picture *in, int64_t height, int64_t width,
 /* ---- transform: what preprocessor_config.json says --------------------------------------------
  */
 
+/* How a centre crop rounds. */
+typedef enum rf_crop_rule { RF_CROP_TRANSFORMERS, RF_CROP_TORCHVISION } rf_crop_rule;
+
 /* In the order of the fields: resize, centre crop, scale, normalise. */
 typedef struct rf_transform {
     int64_t shortest_edge;               /* pixels; > 0: resize the shorter side to it */
@@ -97,26 +100,35 @@ typedef struct rf_transform {
     rf_resize_filter filter;
     int64_t crop_height,
         crop_width; /* 0: no crop; a picture that is smaller is padded with zeros */
+    rf_crop_rule crop_rule;
     double scale;   /* of pixel values 0..255; 1: none */
     bool normalise; /* (value - mean) / std, by channel */
     float mean[3], std[3];
 } rf_transform;
 
-/* Read `model_dir`/preprocessor_config.json (or processor_config.json's `image_processor`): the
- * image processors of CLIP, BiT (DINOv2's), ViT (DINO v1's too), DeiT and SigLIP, as transformers 4
- * and 5 write them and as the feature extractors before them did; keys that are absent have the
- * defaults of the named processor. Errors: NOT_FOUND (no such file), FORMAT, UNSUPPORTED (another
- * processor or filter; images that would differ in size). */
+/* Read `model_dir`/preprocessor_config.json (or processor_config.json's `image_processor`), else
+ * open_clip_config.json's preprocess_cfg, else config.json's pretrained_cfg as timm writes it. Of
+ * transformers the image processors of CLIP, BiT (DINOv2's), ViT (DINO v1's too), DeiT and SigLIP,
+ * as transformers 4 and 5 write them and as the feature extractors before them did; keys that are
+ * absent have the defaults of the named processor. Errors: NOT_FOUND (no such file), FORMAT,
+ * UNSUPPORTED (another processor or filter; images that would differ in size). */
 rf_status rf_transform_load(const char *model_dir, rf_transform *out);
-/* The same from JSON text; `name` is for messages. */
+/* The same from JSON text, of transformers, OpenCLIP (whose inference transform is a resize of the
+ * shorter side, or squashed, and a centre crop) and timm (crop_pct); `name` is for messages. timm's
+ * is NOT_FOUND where the text has no pretrained_cfg. */
 rf_status rf_transform_parse(const char *text, int64_t n_bytes, const char *name,
                              rf_transform *out);
+rf_status rf_transform_parse_open_clip(const char *text, int64_t n_bytes, const char *name,
+                                       rf_transform *out);
+rf_status rf_transform_parse_timm(const char *text, int64_t n_bytes, const char *name,
+                                  rf_transform *out);
 /* Every field in range, and all pictures come out at one size. */
 rf_status rf_transform_check(const rf_transform *t);
 /* The size of what comes out, pixels. */
 int64_t rf_transform_height(const rf_transform *t);
 int64_t rf_transform_width(const rf_transform *t);
-/* `out` [3, height, width]. Equals transformers' PIL processors (given RGB pictures). */
+/* `out` [3, height, width]. Equals transformers' PIL processors, and the inference transforms of
+ * open_clip and timm to 1e-6 (given RGB pictures). */
 rf_status rf_transform_apply(const rf_transform *t, const rf_picture *picture, float *out);
 
 /* ---- loader: batches of images, decoded ahead --------------------------------------------------

@@ -1,4 +1,5 @@
 /* Resizes against Pillow, and whole transforms against transformers' image processors. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -218,7 +219,8 @@ static void configs_that_cannot_be_followed_are_refused_with_a_reason(void **sta
         {"{}", "image_processor_type", RF_ERR_FORMAT},
         {"{\"size\": 224}", "image_mean", RF_ERR_FORMAT},
         {"{\"image_processor_type\": \"FlavaImageProcessor\"}", "Flava", RF_ERR_UNSUPPORTED},
-        {"{\"image_processor_type\": \"Siglip2ImageProcessor\"}", "Siglip2", RF_ERR_UNSUPPORTED},
+        {"{\"image_processor_type\": \"Siglip2ImageProcessor\", \"max_num_patches\": 0}",
+         "max_num_patches", RF_ERR_FORMAT},
         {"{\"image_processor_type\": 3}", "image_processor_type", RF_ERR_FORMAT},
         {"{\"image_processor_type\": \"CLIPImageProcessor\", \"size\": \"big\"}", "size",
          RF_ERR_FORMAT},
@@ -261,6 +263,106 @@ static void configs_that_cannot_be_followed_are_refused_with_a_reason(void **sta
     }
 }
 
+typedef rf_status (*parse_fn)(const char *, int64_t, const char *, rf_transform *);
+
+/* The transform of libraries/`name`.json, by the library that the name begins with. */
+static void load_library(const char *name, rf_transform *out)
+{
+    char path[RF_PATH_LEN];
+    char *text = NULL;
+    int64_t n_bytes = 0;
+    const parse_fn parse_text =
+        strncmp(name, "timm", 4) == 0 ? rf_transform_parse_timm : rf_transform_parse_open_clip;
+    assert_int_equal(rf_format(path, sizeof path, PICTURES "/libraries/%s.json", name), RF_OK);
+    assert_int_equal(rf_file_read(path, 1 << 20, &text, &n_bytes), RF_OK);
+    if (parse_text(text, n_bytes, path, out) != RF_OK) {
+        fail_msg("%s", rf_error_text());
+    }
+    rf_free(text);
+}
+
+static void transforms_equal_those_of_open_clip_and_timm(void **state)
+{
+    int n_compared = 0;
+    rf_tensor_file *file = NULL;
+    (void)state;
+    assert_int_equal(rf_tensor_file_open(PICTURES "/libraries.safetensors", &file), RF_OK);
+    for (int64_t i = 0; i < rf_tensor_file_count(file); i++) {
+        const rf_named_tensor *want = rf_tensor_file_at(file, i);
+        char name[64], source[64];
+        rf_transform t;
+        rf_picture p;
+        assert_int_equal(sscanf(want->name, "%63[^/]/%63s", name, source), 2);
+        load_library(name, &t);
+        load(source, &p);
+        assert_int_equal(want->shape[1], rf_transform_height(&t));
+        assert_int_equal(want->shape[2], rf_transform_width(&t));
+        float *out = rf_calloc(want->n_elems, sizeof *out);
+        float *values = rf_calloc(want->n_elems, sizeof *values);
+        assert_int_equal(rf_named_tensor_read_f32(want, values), RF_OK);
+        assert_int_equal(rf_transform_apply(&t, &p, out), RF_OK);
+        for (int64_t j = 0; j < want->n_elems; j++) {
+            /* the same pixels; they divide by 255 where this multiplies, and round once more */
+            if (!(fabsf(out[j] - values[j]) <= 1e-6F)) {
+                fail_msg("%s: value %d is %g, expected %g", want->name, (int)j, (double)out[j],
+                         (double)values[j]);
+            }
+        }
+        rf_free(values);
+        rf_free(out);
+        rf_picture_fini(&p);
+        n_compared++;
+    }
+    assert_int_equal(n_compared, 27);
+    rf_tensor_file_close(file);
+}
+
+static void other_configs_of_these_libraries_are_refused_with_a_reason(void **state)
+{
+    static const struct {
+        parse_fn parse;
+        const char *json, *word;
+        rf_status status;
+    } cases[] = {
+        {rf_transform_parse_timm, "{\"architecture\": \"vit\"}", "pretrained_cfg",
+         RF_ERR_NOT_FOUND},
+        {rf_transform_parse_timm, "{\"pretrained_cfg\": {\"crop_pct\": 0}}", "crop_pct",
+         RF_ERR_FORMAT},
+        {rf_transform_parse_timm, "{\"pretrained_cfg\": {\"crop_pct\": 1e-9}}", "crop_pct",
+         RF_ERR_FORMAT},
+        {rf_transform_parse_timm, "{\"pretrained_cfg\": {\"crop_mode\": \"border\"}}", "crop_mode",
+         RF_ERR_UNSUPPORTED},
+        {rf_transform_parse_timm, "{\"pretrained_cfg\": {\"interpolation\": \"random\"}}",
+         "interpolation", RF_ERR_UNSUPPORTED},
+        {rf_transform_parse_timm, "{\"pretrained_cfg\": {\"input_size\": [3, 224]}}", "",
+         RF_ERR_UNSUPPORTED},
+        {rf_transform_parse_timm, "{\"pretrained_cfg\": {\"input_size\": [3]}}", "input_size",
+         RF_ERR_FORMAT},
+        {rf_transform_parse_timm, "{\"pretrained_cfg\": {\"input_size\": [3, 1, 99999]}}",
+         "input_size", RF_ERR_FORMAT},
+        {rf_transform_parse_open_clip, "{\"model_cfg\": {}}", "image_size", RF_ERR_NOT_FOUND},
+        {rf_transform_parse_open_clip,
+         "{\"preprocess_cfg\": {\"size\": 224, \"resize_mode\": \"longest\"}}", "resize_mode",
+         RF_ERR_UNSUPPORTED},
+        {rf_transform_parse_open_clip, "{\"preprocess_cfg\": {\"size\": [20, 30]}}", "square",
+         RF_ERR_UNSUPPORTED},
+        {rf_transform_parse_open_clip, "{\"preprocess_cfg\": {\"size\": -3}}", "size",
+         RF_ERR_FORMAT},
+        {rf_transform_parse_open_clip, "{\"preprocess_cfg\": {\"size\": 8, \"std\": [0, 1, 1]}}",
+         "channel 0", RF_ERR_INVALID_ARG},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        rf_transform t;
+        const rf_status status =
+            cases[i].parse(cases[i].json, (int64_t)strlen(cases[i].json), "test.json", &t);
+        if (status != cases[i].status || strstr(rf_error_text(), cases[i].word) == NULL ||
+            strstr(rf_error_text(), "test.json") == NULL) {
+            fail_msg("%s: status %d, '%s'", cases[i].json, (int)status, rf_error_text());
+        }
+    }
+}
+
 static void a_model_without_the_file_is_not_found(void **state)
 {
     rf_transform t;
@@ -279,6 +381,8 @@ int main(void)
         cmocka_unit_test(older_forms_of_the_file_mean_what_they_meant),
         cmocka_unit_test(keys_that_are_absent_or_null_have_the_defaults_of_their_processor),
         cmocka_unit_test(configs_that_cannot_be_followed_are_refused_with_a_reason),
+        cmocka_unit_test(transforms_equal_those_of_open_clip_and_timm),
+        cmocka_unit_test(other_configs_of_these_libraries_are_refused_with_a_reason),
         cmocka_unit_test(a_model_without_the_file_is_not_found),
     };
     return cmocka_run_group_tests(tests, open_golden, close_golden);
