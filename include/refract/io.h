@@ -155,7 +155,7 @@ rf_status rf_settings_write_yaml(const rf_settings_table *table, const void *set
 /* The table for --help (plain text) and for docs (Markdown). */
 rf_status rf_settings_write_help(const rf_settings_table *table, bool markdown, rf_str *out);
 
-/* ---- safetensors ------------------------------------------------------------------------------
+/* ---- tensors by name ---------------------------------------------------------------------------
  */
 
 typedef enum rf_file_dtype {
@@ -184,9 +184,21 @@ typedef struct rf_named_tensor {
     int64_t n_bytes;
 } rf_named_tensor;
 
-/* One file, or every shard of an index (*.safetensors.index.json), mapped read-only. */
+/* A file of named tensors, mapped read-only. What it is, its content says and never its name:
+ * - safetensors;
+ * - PyTorch's archive (torch.save), zip or legacy layout, byte order little. The names of nested
+ * maps and lists are joined by dots ("state_dict.conv.weight", "optimizer.state.0.exp_avg"; a key
+ * that is neither text nor a whole number reads "?"), a tensor by itself is called "tensor", and
+ * what is no tensor is left out. Nothing in it is executed: a global that is not one of a
+ * checkpoint's known few is UNSUPPORTED, by name;
+ * - an index of shards (*.safetensors.index.json, pytorch_model.bin.index.json): all of them.
+ * Memory beside the map is bounded by a small multiple of the file. Errors name the file: FORMAT
+ * (damaged, hostile), UNSUPPORTED (compressed, a program, an older layout, a type of element). */
 typedef struct rf_tensor_file rf_tensor_file;
 rf_status rf_tensor_file_open(const char *path, rf_tensor_file **out);
+/* The same of `n_bytes` in memory, borrowed until the close; no index. `name` is for messages. */
+rf_status rf_tensor_file_parse(const void *bytes, int64_t n_bytes, const char *name,
+                               rf_tensor_file **out);
 void rf_tensor_file_close(rf_tensor_file *f); /* NULL is fine */
 int64_t rf_tensor_file_count(const rf_tensor_file *f);
 const rf_named_tensor *rf_tensor_file_at(const rf_tensor_file *f,
@@ -201,6 +213,18 @@ rf_status rf_named_tensor_read_f32(const rf_named_tensor *t, float *out);
  * of `n_metadata` pairs. */
 rf_status rf_safetensors_write(const char *path, const rf_named_tensor *tensors, int64_t n_tensors,
                                const char *const *metadata, int64_t n_metadata);
+
+/* ---- npy: one array of NumPy -------------------------------------------------------------------
+ */
+
+/* The array of `path` (npy 1.0 to 3.0; float16, 32, 64, signed integers, uint8, bool; either order)
+ * as fp32 in row-major order. `shape` has room for `max_dims` (at most RF_FILE_MAX_DIMS); `*n_dims`
+ * 0 is a single number. Caller frees `*out` with rf_free. Errors: FORMAT (damaged, truncated, more
+ * than one array), UNSUPPORTED (objects, records, another type, big-endian, more dimensions). */
+rf_status rf_npy_read_f32(const char *path, int max_dims, int *n_dims, int64_t *shape, float **out);
+/* The same of `n_bytes` in memory; `name` is for messages. */
+rf_status rf_npy_parse_f32(const void *bytes, int64_t n_bytes, const char *name, int max_dims,
+                           int *n_dims, int64_t *shape, float **out);
 
 /* ---- hdf5: flat files of named arrays, one writer ----------------------------------------------
  */

@@ -1,81 +1,8 @@
-/* safetensors: elements as fp32, and writing. */
+/* safetensors, written. */
 #include "io_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static float half_to_float(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 0x1f, fraction = h & 0x3ff;
-    uint32_t bits = 0;
-    float v = 0;
-    if (exponent == 0) { /* zero and subnormal: exact */
-        v = (float)fraction * 0x1p-24f;
-        return sign != 0 ? -v : v;
-    }
-    bits = sign | (exponent == 31 ? 0x7f800000U : (exponent + 112) << 23) | fraction << 13;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
-static float bfloat_to_float(uint16_t b)
-{
-    uint32_t bits = (uint32_t)b << 16;
-    float v = 0;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
-/* out[i] = convert(element i); elements need no alignment. */
-#define READ_AS(type, convert)                                                                     \
-    do {                                                                                           \
-        for (int64_t i = 0; i < t->n_elems; i++) {                                                 \
-            type v;                                                                                \
-            memcpy(&v, t->bytes + i * (int64_t)sizeof v, sizeof v);                                \
-            out[i] = convert(v);                                                                   \
-        }                                                                                          \
-    } while (0)
-
-rf_status rf_named_tensor_read_f32(const rf_named_tensor *t, float *out)
-{
-    rf_status status = RF_OK;
-    switch (t->dtype) {
-    case RF_FILE_F64:
-        READ_AS(double, (float));
-        break;
-    case RF_FILE_F32:
-        if (t->n_bytes > 0) {
-            memcpy(out, t->bytes, (size_t)t->n_bytes);
-        }
-        break;
-    case RF_FILE_F16:
-        READ_AS(uint16_t, half_to_float);
-        break;
-    case RF_FILE_BF16:
-        READ_AS(uint16_t, bfloat_to_float);
-        break;
-    case RF_FILE_I64:
-        READ_AS(int64_t, (float));
-        break;
-    case RF_FILE_I32:
-        READ_AS(int32_t, (float));
-        break;
-    case RF_FILE_I16:
-        READ_AS(int16_t, (float));
-        break;
-    case RF_FILE_I8:
-        READ_AS(int8_t, (float));
-        break;
-    case RF_FILE_U8:
-    case RF_FILE_BOOL:
-        READ_AS(uint8_t, (float));
-        break;
-    default:
-        RF_REQUIRE(false, "tensor '%s' has dtype %d", t->name, (int)t->dtype);
-    }
-fail:
-    return status;
-}
 
 /* Large elements first, so that each tensor is aligned to its own; then by name. */
 static int compare_order(const void *a, const void *b)

@@ -206,7 +206,7 @@ static void each_hostile_file_is_told_why(void **state)
         {"header-length-beyond-file", RF_ERR_FORMAT, "says 3 bytes, but 2 follow"},
         {"header-length-2-to-63", RF_ERR_FORMAT, "says 9223372036854775808 bytes"},
         {"header-length-above-cap", RF_ERR_FORMAT, "expected at most 100000000"},
-        {"header-is-text", RF_ERR_FORMAT, "not a safetensors file?"},
+        {"header-is-text", RF_ERR_FORMAT, "it is a Git LFS pointer"},
         {"header-is-no-json", RF_ERR_FORMAT, "header:1:"},
         {"header-is-a-list", RF_ERR_FORMAT, "no JSON map"},
         {"duplicate-name", RF_ERR_FORMAT, "duplicate object key"},
