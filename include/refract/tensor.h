@@ -196,7 +196,8 @@ rf_status rf_layer_norm_scale_grad(rf_stream *s, const rf_layer_norm_grad_args *
 /* Attention by its parts, shapes as in rf_attention_args. mix: d_pattern = d_z . v^T, d_v =
  * pattern^T . d_z. softmax: d_pattern becomes the gradient by the scores, in place. scores: d_q =
  * scale * d_scores . k, d_k = scale * d_scores^T . q, d_bias (may be absent) += sum over pictures
- * (and over heads where bias has one) of d_scores. */
+ * (and over heads where bias has one) of d_scores. d_pattern (of mix), d_q, d_k, d_v may be absent;
+ * d_q is by picture even where q is one for all. */
 typedef struct rf_attention_grad_args {
     rf_view q, k, v, pattern, d_z, d_pattern, d_q, d_k, d_v, d_bias;
     float scale;
@@ -208,7 +209,7 @@ rf_status rf_attention_scores_grad(rf_stream *s, const rf_attention_grad_args *a
 /* d_x = d_y * act'(x), rows [n, d]; d_x may be d_y. */
 rf_status rf_activation_grad(rf_stream *s, rf_act act, const rf_view *x, const rf_view *d_y,
                              const rf_view *d_x);
-/* d_gate = d_y * act'(gate) * x, d_x = d_y * act(gate); either may be d_y. */
+/* d_gate = d_y * act'(gate) * x, d_x = d_y * act(gate); either may be d_y, or absent. */
 typedef struct rf_gated_grad_args {
     rf_view gate, x, d_y, d_gate, d_x;
     rf_act act;
@@ -221,7 +222,8 @@ rf_status rf_column_dot(rf_stream *s, const rf_view *x, const rf_view *y, const 
 /* Of rf_mean_tokens: d_x[b, first .. first + n - 1] += d_y[b] / n. */
 rf_status rf_mean_tokens_grad(rf_stream *s, const rf_view *d_y, int64_t first, int64_t n,
                               const rf_view *d_x);
-/* Of rf_patch_rows: images is overwritten by the sum of what its pixels went to. */
+/* Of rf_patch_rows: images is overwritten by the sum of what its pixels went to; one picture may
+ * stand for all frames of a clip (stride[1] == 0). */
 rf_status rf_patch_rows_grad(rf_stream *s, const rf_patch_rows_args *args);
 /* Of rf_embed_tokens, out holding the gradient: patches (overwritten), position (+=), prefix (+=);
  * each may be absent. */

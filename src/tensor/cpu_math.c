@@ -1,11 +1,13 @@
 /* exp, erf, softmax and the activations as loops that a compiler turns into vectors without
- * fast-math: no branches, no calls, one order. Polynomials are our own minimax fits. */
+ * fast-math: no branches, no calls, one order (`omp simd` says that y is x or apart from it).
+ * Polynomials are our own minimax fits. */
 #include "tensor_impl.h"
+#include "wide_impl.h"
 
 #include <math.h>
 #include <string.h>
 
-static inline float bits_to_float(int32_t bits)
+RF_LOOP float bits_to_float(int32_t bits)
 {
     float f;
     memcpy(&f, &bits, sizeof f);
@@ -13,14 +15,14 @@ static inline float bits_to_float(int32_t bits)
 }
 
 /* 2^n of an integer -126 <= n <= 127. */
-static inline float power_of_two(int32_t n)
+RF_LOOP float power_of_two(int32_t n)
 {
     return bits_to_float((int32_t)((uint32_t)(n + 127) << 23));
 }
 
 /* e^x = 2^n e^r, |r| <= ln 2 / 2. n comes from adding 1.5 * 2^23, which leaves it in the low bits;
  * 2^n is applied in two halves, so that results may be subnormal or infinite. NaN stays NaN. */
-static inline float exp_one(float x)
+RF_LOOP float exp_one(float x)
 {
     const float magic = 12582912.0f;
     float c = x > 89.0f ? 89.0f : x;
@@ -45,8 +47,50 @@ static inline float exp_one(float x)
     return p * power_of_two(half) * power_of_two(rest);
 }
 
+/* e^x for -87 <= x <= 87, where it is normal; anything beyond. */
+RF_LOOP float exp_normal(float x)
+{
+    const float magic = 12582912.0f;
+    float t = fmaf(x, 1.44269504f, magic);
+    float n = t - magic;
+    float r = fmaf(n, -0.693359375f, x);
+    r = fmaf(n, 2.12194440e-4f, r);
+    float p = 0.0013951698f;
+    p = fmaf(p, r, 0.00836959f);
+    p = fmaf(p, r, 0.041666187f);
+    p = fmaf(p, r, 0.16666514f);
+    p = fmaf(p, r, 0.5f);
+    p = fmaf(p, r * r, r) + 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &t, sizeof bits);
+    return p * bits_to_float((int32_t)((bits << 23) + 0x3f800000U)); /* magic's low bits are 0 */
+}
+
+/* x between -87 and 87, in integers: without a comparison of floats, which costs a mask. NaN
+ * becomes 87. */
+RF_LOOP float clamp_87(float x)
+{
+    int32_t bits, size;
+    memcpy(&bits, &x, sizeof bits);
+    size = bits & 0x7fffffff;
+    size = size < 0x42ae0000 ? size : 0x42ae0000;
+    return bits_to_float(size | (bits & INT32_MIN));
+}
+
+/* 1 / x of a normal x whose inverse is normal: a linear guess at its logarithm, then Newton's steps
+ * (the error is squared by each: 0.12, 0.015, 2e-4, 5e-8). A division takes four times as long. */
+RF_LOOP float inverse(float x)
+{
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    float r = bits_to_float(0x7ef311c7 - bits);
+    r = fmaf(r, fmaf(-x, r, 1.0f), r);
+    r = fmaf(r, fmaf(-x, r, 1.0f), r);
+    return fmaf(r, fmaf(-x, r, 1.0f), r);
+}
+
 /* erf: x P(x^2) near 0, 1 - e^Q(|x|) beyond 0.95; both are computed, one is taken. */
-static inline float erf_one(float x)
+RF_LOOP float erf_one(float x)
 {
     float s = x * x;
     float p = 7.987767e-05f;
@@ -65,132 +109,220 @@ static inline float erf_one(float x)
     q = fmaf(q, u, -0.6376f);
     q = fmaf(q, u, -1.1274261f);
     q = fmaf(q, u, -0.00025643856f);
-    float far = copysignf(1.0f - exp_one(q), x);
+    float far = copysignf(1.0f - exp_normal(q), x);
     return a < 0.95f ? x * p : far;
 }
 
-void rf_cpu_exp(const float *x, float *y, int64_t n)
+RF_LOOP void cpu_exp_loop(const float *x, float *y, int64_t n)
 {
+#pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         y[i] = exp_one(x[i]);
     }
 }
+RF_TWICE(cpu_exp, (const float *x, float *y, int64_t n), (x, y, n))
 
-void rf_cpu_erf(const float *x, float *y, int64_t n)
+RF_LOOP void cpu_erf_loop(const float *x, float *y, int64_t n)
 {
+#pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         y[i] = erf_one(x[i]);
     }
 }
+RF_TWICE(cpu_erf, (const float *x, float *y, int64_t n), (x, y, n))
 
-static inline float gelu_one(float x)
+RF_LOOP float gelu_one(float x)
 {
     return 0.5f * x * (1.0f + erf_one(x * 0.707106781f));
 }
 
 /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), with tanh(u) = 1 - 2 / (e^2u + 1). */
-static inline float gelu_tanh_one(float x)
+RF_LOOP float gelu_tanh_one(float x)
 {
     float u = 0.797884561f * fmaf(0.044715f * x * x, x, x);
-    return x - x / (exp_one(2.0f * u) + 1.0f);
+    return x - x * inverse(exp_normal(clamp_87(2.0f * u)) + 1.0f);
 }
 
-static inline float sigmoid_times(float x, float slope)
+RF_LOOP float sigmoid_times(float x, float slope)
 {
-    return x / (1.0f + exp_one(-slope * x));
+    return x * inverse(1.0f + exp_normal(clamp_87(-slope * x)));
 }
 
-void rf_cpu_act(rf_act act, const float *x, float *y, int64_t n)
+RF_LOOP float act_one(rf_act act, float x)
+{
+    switch (act) {
+    case RF_ACT_RELU:
+        return x < 0.0f ? 0.0f : x; /* NaN stays, as in torch */
+    case RF_ACT_GELU:
+        return gelu_one(x);
+    case RF_ACT_QUICK_GELU:
+        return sigmoid_times(x, 1.702f);
+    case RF_ACT_GELU_TANH:
+        return gelu_tanh_one(x);
+    case RF_ACT_SILU:
+        return sigmoid_times(x, 1.0f);
+    case RF_ACT_NONE:
+        break;
+    }
+    return x;
+}
+
+/* y = act(x + bias), bias NULL: 0. `act` is a constant where this is inlined. */
+RF_LOOP void act_each(rf_act act, const float *x, const float *bias, float *y, int64_t n)
+{
+    if (bias == NULL) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            y[i] = act_one(act, x[i]);
+        }
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            y[i] = act_one(act, x[i] + bias[i]);
+        }
+    }
+}
+
+RF_LOOP void cpu_bias_act_loop(rf_act act, const float *x, const float *bias, float *y, int64_t n)
 {
     switch (act) {
     case RF_ACT_NONE:
-        if (x != y) {
-            memmove(y, x, (size_t)n * sizeof *y);
-        }
+        act_each(RF_ACT_NONE, x, bias, y, n);
         break;
     case RF_ACT_RELU:
-        for (int64_t i = 0; i < n; i++) {
-            y[i] = x[i] < 0.0f ? 0.0f : x[i]; /* NaN stays, as in torch */
-        }
+        act_each(RF_ACT_RELU, x, bias, y, n);
         break;
     case RF_ACT_GELU:
-        for (int64_t i = 0; i < n; i++) {
-            y[i] = gelu_one(x[i]);
-        }
+        act_each(RF_ACT_GELU, x, bias, y, n);
         break;
     case RF_ACT_QUICK_GELU:
-        for (int64_t i = 0; i < n; i++) {
-            y[i] = sigmoid_times(x[i], 1.702f);
-        }
+        act_each(RF_ACT_QUICK_GELU, x, bias, y, n);
         break;
     case RF_ACT_GELU_TANH:
-        for (int64_t i = 0; i < n; i++) {
-            y[i] = gelu_tanh_one(x[i]);
-        }
+        act_each(RF_ACT_GELU_TANH, x, bias, y, n);
         break;
     case RF_ACT_SILU:
-        for (int64_t i = 0; i < n; i++) {
-            y[i] = sigmoid_times(x[i], 1.0f);
-        }
+        act_each(RF_ACT_SILU, x, bias, y, n);
         break;
     }
 }
+RF_TWICE(cpu_bias_act, (rf_act act, const float *x, const float *bias, float *y, int64_t n),
+         (act, x, bias, y, n))
 
-enum { LANES = 16 };
-
-static float row_max(const float *x, int64_t n)
+void rf_cpu_act(rf_act act, const float *x, float *y, int64_t n)
 {
-    float lane[LANES];
-    for (int j = 0; j < LANES; j++) {
-        lane[j] = x[0];
+    if (act != RF_ACT_NONE || x != y) {
+        rf_cpu_bias_act(act, x, NULL, y, n);
     }
-    int64_t whole = n / LANES * LANES;
-    for (int64_t i = 0; i < whole; i += LANES) {
-        for (int j = 0; j < LANES; j++) {
-            lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-        }
-    }
-    float m = x[0];
-    for (int j = 0; j < LANES; j++) {
-        m = lane[j] > m ? lane[j] : m;
-    }
-    for (int64_t i = whole; i < n; i++) {
-        m = x[i] > m ? x[i] : m;
-    }
-    return m;
 }
 
-float rf_cpu_sum_lanes(const float *x, int64_t n)
+/* ---- sums and softmax ---------------------------------------------------------------------- */
+
+/* n >= 16 */
+RF_LOOP float max_of_lanes(const float *x, int64_t n)
 {
-    float lane[LANES] = {0};
-    int64_t whole = n / LANES * LANES;
-    for (int64_t i = 0; i < whole; i += LANES) {
-        for (int j = 0; j < LANES; j++) {
-            lane[j] += x[i + j];
-        }
+    rf_lanes most, next;
+    float lane[RF_LANES];
+    memcpy(&most, x, sizeof most);
+    for (int64_t i = RF_LANES; i < n + RF_LANES; i += RF_LANES) {
+        memcpy(&next, x + (i < n - RF_LANES ? i : n - RF_LANES), sizeof next); /* the end twice */
+        const rf_lane_bits is_more = next > most;
+        most = (rf_lanes)((is_more & (rf_lane_bits)next) | (~is_more & (rf_lane_bits)most));
     }
-    for (int64_t i = whole; i < n; i++) {
-        lane[i - whole] += x[i];
-    }
-    for (int width = LANES / 2; width > 0; width /= 2) {
+    memcpy(lane, &most, sizeof lane);
+    for (int width = RF_LANES / 2; width > 0; width /= 2) {
         for (int j = 0; j < width; j++) {
-            lane[j] += lane[j + width];
+            lane[j] = lane[j] > lane[j + width] ? lane[j] : lane[j + width];
         }
     }
     return lane[0];
 }
 
-void rf_cpu_softmax_row(float *x, int64_t n)
+RF_LOOP float row_max(const float *x, int64_t n)
+{
+    if (n >= RF_LANES) {
+        return max_of_lanes(x, n);
+    }
+    float most = x[0];
+    for (int64_t i = 1; i < n; i++) {
+        most = x[i] > most ? x[i] : most;
+    }
+    return most;
+}
+
+float rf_cpu_sum_lanes(const float *x, int64_t n)
+{
+    return rf_sum_loop(x, n);
+}
+
+/* e^(x - max) <= 1, and 0 below e^-87. */
+RF_LOOP void exp_minus(float *x, float max, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float d = x[i] - max;
+        const float e = exp_normal(d < -87.0f ? -87.0f : d);
+        x[i] = d < -87.0f ? 0.0f : e;
+    }
+}
+
+RF_LOOP void cpu_softmax_row_loop(float *x, int64_t n)
 {
     if (n <= 0) {
         return;
     }
-    float max = row_max(x, n);
-    for (int64_t i = 0; i < n; i++) {
-        x[i] = exp_one(x[i] - max);
+    const float max = row_max(x, n);
+    float rest[RF_LANES] = {0};
+    const int64_t whole = n / RF_LANES * RF_LANES;
+    const size_t rest_bytes = (size_t)(n - whole) * sizeof *x;
+    exp_minus(x, max, whole);
+    if (rest_bytes > 0) { /* 16 at once here too */
+        memcpy(rest, x + whole, rest_bytes);
+        exp_minus(rest, max, RF_LANES);
+        memcpy(x + whole, rest, rest_bytes);
     }
-    float inverse = 1.0f / rf_cpu_sum_lanes(x, n);
+    const float inverse = 1.0f / rf_sum_loop(x, n);
+#pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         x[i] *= inverse;
     }
 }
+RF_TWICE(cpu_softmax_row, (float *x, int64_t n), (x, n))
+
+/* ---- bf16 ---------------------------------------------------------------------------------- */
+
+/* The upper half of a float, rounded to nearest, ties to even; a NaN stays one. */
+RF_LOOP uint32_t round_bits(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    const uint32_t rounded = (u + 0x7fffU + ((u >> 16) & 1U)) & 0xffff0000U;
+    return (u & 0x7fffffffU) > 0x7f800000U ? (u & 0xffff0000U) | 0x00400000U : rounded;
+}
+
+RF_LOOP void cpu_to_bf16_loop(const float *x, uint16_t *y, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = (uint16_t)(round_bits(x[i]) >> 16);
+    }
+}
+RF_TWICE(cpu_to_bf16, (const float *x, uint16_t *y, int64_t n), (x, y, n))
+
+RF_LOOP void cpu_round_bf16_loop(const float *x, float *y, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = bits_to_float((int32_t)round_bits(x[i]));
+    }
+}
+RF_TWICE(cpu_round_bf16, (const float *x, float *y, int64_t n), (x, y, n))
+
+RF_LOOP void cpu_from_bf16_loop(const uint16_t *x, float *y, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        y[i] = bits_to_float((int32_t)((uint32_t)x[i] << 16));
+    }
+}
+RF_TWICE(cpu_from_bf16, (const uint16_t *x, float *y, int64_t n), (x, y, n))

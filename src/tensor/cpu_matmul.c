@@ -1,171 +1,236 @@
-/* Matrix product by tiles, one thread a tile. Tiles depend on the shape alone, rows come in 48s and
- * columns in 16 at least, with what does not fill them padded: so an element has the same bits for
- * any number of threads and, where `a` is not transposed, whatever other rows stand beside its own
- * (measured with oneDNN 2.6.3: AVX-512 needs rows in 16s, AVX2 in 48s). */
-#include "tensor_impl.h"
+/* Matrix product by tiles, one thread a tile. Where tiles begin along N and along K depends on N
+ * and K alone, rows come in steps of 48 (or 16) and columns in 16 at least, with what does not fill
+ * them padded: so an element has the same bits for any number of threads and, where `a` is not
+ * transposed, whatever other rows stand beside its own (rf_cpu_row_step).
+ *
+ * A wide b is copied into panels of 384 columns first (cpu_panels.c): its rows lie so far apart
+ * that caches and page tables hold few of them (measured with rows of 3072 floats: 109 GFLOP/s a
+ * core without, 158 with; of 768: 160 and 159). */
+#include "matmul_impl.h"
 
 #include <string.h>
 
-enum {
-    PAD_ROWS = 48,
-    PAD_COLS = 16,
-    TILE_COLS = 384, /* with TILE_ROWS: within 5 % of the best of 128..1024 x 128..1024, measured */
-    TILE_ROWS = 5 * PAD_ROWS,
-    MIN_TILES = 8, /* so that a few threads share a small product */
-};
+enum { TILE_COST = 16, FEW_TILES = 8 }; /* what a tile costs by itself, in rows */
 
-typedef struct tiling {
-    int64_t rows, cols, n_row_tiles, n_col_tiles;
-} tiling;
-
-static tiling choose_tiles(int64_t m, int64_t n)
+/* Rows of a tile: those with which all threads are done first, if they take tiles of one size by
+ * turns. */
+static int64_t choose_rows(const rf_product *p)
 {
-    tiling t = {.rows = TILE_ROWS, .cols = TILE_COLS};
-    t.n_col_tiles = rf_max_i64(1, rf_ceil_div(n, TILE_COLS));
-    if (t.n_col_tiles > 1 && n - (t.n_col_tiles - 1) * TILE_COLS < PAD_COLS) {
-        t.n_col_tiles--; /* the last tile takes a narrow rest along */
-    }
-    while (t.rows > PAD_ROWS && rf_ceil_div(m, t.rows) * t.n_col_tiles < MIN_TILES) {
-        t.rows -= PAD_ROWS;
-    }
-    t.n_row_tiles = rf_ceil_div(m, t.rows);
-    return t;
-}
-
-/* A block of c and what it is made of; `work` holds pad_floats() of this thread. */
-typedef struct block {
-    int64_t m0, m, n0, n, k;
-    float *work;
-} block;
-
-static int64_t pad_floats(int64_t k)
-{
-    return (PAD_ROWS + PAD_COLS) * k + PAD_ROWS * (TILE_COLS + PAD_COLS);
-}
-
-static const float *element(const rf_view *v, rf_trans trans, int64_t i, int64_t j)
-{
-    const float *p = v->data;
-    return trans == RF_TRANS ? p + j * v->stride[0] + i : p + i * v->stride[0] + j;
-}
-
-/* out [n_rows, n_cols] = rows of op(v) from (i0, j0), zeros outside m x n. */
-static void pack(const rf_view *v, rf_trans trans, int64_t i0, int64_t m, int64_t n_rows,
-                 int64_t j0, int64_t n, int64_t n_cols, float *out)
-{
-    memset(out, 0, (size_t)(n_rows * n_cols) * sizeof *out);
-    for (int64_t i = 0; i < m; i++) {
-        for (int64_t j = 0; j < n; j++) {
-            out[i * n_cols + j] = *element(v, trans, i0 + i, j0 + j);
+    int64_t best = 0, least = INT64_MAX;
+    for (int64_t rows = RF_PAD_ROWS; rows <= RF_TILE_ROWS; rows += p->row_step) {
+        const int64_t n_tiles = rf_ceil_div(p->m, rows) * p->n_cols;
+        const int64_t time = rf_ceil_div(n_tiles, p->n_threads) * (rows + TILE_COST);
+        if (time <= least) {
+            least = time;
+            best = rows;
         }
     }
+    return best;
 }
 
-static void epilogue(const rf_matmul_args *args, const block *b)
+/* Where operands are transposed oneDNN packs them for each tile: they are large while there are
+ * enough for a few threads. */
+static int64_t choose_rows_transposed(const rf_product *p)
 {
+    int64_t rows = RF_TILE_ROWS;
+    while (rows > RF_PAD_ROWS && rf_ceil_div(p->m, rows) * p->n_cols < FEW_TILES) {
+        rows -= RF_PAD_ROWS;
+    }
+    return rows;
+}
+
+static rf_product plan_product(const rf_matmul_args *args, rf_product_kind kind, int n_threads)
+{
+    rf_product p = {.args = args,
+                    .kind = kind,
+                    .m = args->c.shape[0],
+                    .n = args->c.shape[1],
+                    .n_threads = n_threads};
+    p.k = args->trans_a == RF_TRANS ? args->a.shape[0] : args->a.shape[1];
+    p.is_narrow = p.n < RF_PAD_COLS;
+    p.has_panels = p.is_narrow || kind != RF_PRODUCT_F32 ||
+                   (args->trans_b == RF_NO_TRANS && args->b.stride[0] >= RF_WIDE_ROW);
+    p.n_cols = rf_max_i64(1, rf_ceil_div(p.n, RF_TILE_COLS));
+    if (p.n_cols > 1 && p.n - (p.n_cols - 1) * RF_TILE_COLS < RF_PAD_COLS) {
+        p.n_cols--; /* the last tile takes a narrow rest along */
+    }
+    const bool is_plain =
+        args->trans_a == RF_NO_TRANS && (p.has_panels || args->trans_b == RF_NO_TRANS);
+    p.row_step = is_plain && kind != RF_PRODUCT_BF16 ? rf_cpu_row_step() : RF_PAD_ROWS;
+    p.k_step = is_plain || kind != RF_PRODUCT_F32 ? RF_K_STEP : RF_K_STEP_TRANS;
+    p.tile_rows = is_plain ? choose_rows(&p) : choose_rows_transposed(&p);
+    p.n_rows = rf_ceil_div(p.m, p.tile_rows);
+    p.chunk = p.k;
+    if (p.has_panels) { /* panels of so many terms at once that they stay small */
+        int64_t most = RF_MAX_PANEL_FLOATS / rf_max_i64(p.n, RF_PAD_COLS) / RF_K_STEP * RF_K_STEP;
+        p.chunk = rf_min_i64(p.k, rf_max_i64(RF_K_STEP, most));
+    }
+    return p;
+}
+
+static void epilogue(const rf_product *p, const rf_tile *t)
+{
+    const rf_matmul_args *args = p->args;
     const float *bias = args->bias.data;
-    for (int64_t i = 0; i < b->m; i++) {
-        float *row = (float *)args->c.data + (b->m0 + i) * args->c.stride[0] + b->n0;
-        if (bias != NULL) {
-            for (int64_t j = 0; j < b->n; j++) {
-                row[j] += bias[b->n0 + j];
-            }
-        }
-        if (args->act != RF_ACT_NONE) {
-            rf_cpu_act(args->act, row, row, b->n);
-        }
+    if (bias == NULL && args->act == RF_ACT_NONE) {
+        return;
+    }
+    for (int64_t i = 0; i < t->m; i++) {
+        float *row = rf_product_c(p, t->m0 + i, t->n0);
+        rf_cpu_bias_act(args->act, row, bias == NULL ? NULL : bias + t->n0, row, t->n);
     }
 }
 
-/* At most 48 rows, some of them or some of 16 columns missing: through padded copies. */
-static rf_status multiply_padded(const rf_matmul_args *args, const block *b)
+/* Terms k0 .. k0 + n_terms - 1 of `rows` rows (whole 48s) of a tile whose first t->m exist. */
+static rf_status multiply(const rf_product *p, const rf_tile *t, int64_t rows, int64_t k0,
+                          int64_t n_terms, float beta, float *c, int64_t c_stride)
+{
+    const rf_matmul_args *args = p->args;
+    const int64_t n = p->is_narrow ? RF_PAD_COLS : t->n;
+    const bool is_whole = rows == t->m;
+    if (p->kind == RF_PRODUCT_BF16) {
+        rf_stage_bf16(p, t, rows, k0, n_terms);
+        return rf_cpu_bf16_tile(rows, n, n_terms, args->alpha, t->stage, n_terms,
+                                (const uint16_t *)t->panel + (k0 - t->k0) * n, n, beta, c,
+                                c_stride);
+    }
+    const float *a = rf_element(&args->a, args->trans_a, t->m0, k0);
+    int64_t a_stride = args->a.stride[0];
+    rf_trans trans_a = args->trans_a;
+    if (!is_whole || p->kind == RF_PRODUCT_ROUNDED) {
+        rf_stage(p, t, rows, k0, n_terms);
+        a = t->stage;
+        a_stride = n_terms;
+        trans_a = RF_NO_TRANS;
+    }
+    if (p->has_panels) {
+        return rf_cpu_sgemm_tile(trans_a, RF_NO_TRANS, rows, n, n_terms, args->alpha, a, a_stride,
+                                 (const float *)t->panel + (k0 - t->k0) * n, n, beta, c, c_stride);
+    }
+    return rf_cpu_sgemm_tile(trans_a, args->trans_b, rows, n, n_terms, args->alpha, a, a_stride,
+                             rf_element(&args->b, args->trans_b, k0, t->n0), args->b.stride[0],
+                             beta, c, c_stride);
+}
+
+/* Every term of the chunk. */
+static rf_status multiply_chunk(const rf_product *p, const rf_tile *t, int64_t rows, float *c,
+                                int64_t c_stride)
 {
     rf_status status = RF_OK;
-    float *pa = b->work, *pb = pa + PAD_ROWS * b->k, *pc = pb + PAD_COLS * b->k;
-    const bool pad_cols = b->n < PAD_COLS;
-    const int64_t n = pad_cols ? PAD_COLS : b->n, c_stride = args->c.stride[0];
-    float *c = (float *)args->c.data + b->m0 * c_stride + b->n0;
-    const float *from_b = pb;
+    int64_t done = 0;
+    do { /* once at least: a product of no terms is zero */
+        const int64_t step = rf_min_i64(p->k_step, t->k - done);
+        RF_TRY(multiply(p, t, rows, t->k0 + done, step, t->k0 + done == 0 ? p->args->beta : 1.0f, c,
+                        c_stride));
+        done += step;
+    } while (done < t->k);
+fail:
+    return status;
+}
 
-    pack(&args->a, args->trans_a, b->m0, b->m, PAD_ROWS, 0, b->k, b->k, pa);
-    if (pad_cols) {
-        pack(&args->b, args->trans_b, 0, b->k, b->k, b->n0, b->n, PAD_COLS, pb);
-    } else {
-        from_b = element(&args->b, args->trans_b, 0, b->n0);
+/* At most 48 rows, some of them or some of 16 columns missing: c through a padded copy. */
+static rf_status multiply_padded(const rf_product *p, const rf_tile *t)
+{
+    rf_status status = RF_OK;
+    const int64_t n = p->is_narrow ? RF_PAD_COLS : t->n;
+    const int64_t n_rows = rf_ceil_div(t->m, p->row_step) * p->row_step;
+    const size_t row_bytes = (size_t)t->n * sizeof(float);
+    const bool reads_c = t->k0 > 0 || p->args->beta != 0.0f;
+    memset(t->padded_c, 0, (size_t)(n_rows * n) * sizeof *t->padded_c);
+    for (int64_t i = 0; i < t->m && reads_c; i++) {
+        memcpy(t->padded_c + i * n, rf_product_c(p, t->m0 + i, t->n0), row_bytes);
     }
-    memset(pc, 0, (size_t)(PAD_ROWS * n) * sizeof *pc);
-    for (int64_t i = 0; i < b->m && args->beta != 0.0f; i++) {
-        memcpy(pc + i * n, c + i * c_stride, (size_t)b->n * sizeof *c);
-    }
-    RF_TRY(rf_cpu_sgemm_tile(RF_NO_TRANS, pad_cols ? RF_NO_TRANS : args->trans_b, PAD_ROWS, n, b->k,
-                             args->alpha, pa, b->k, from_b, pad_cols ? n : args->b.stride[0],
-                             args->beta, pc, n));
-    for (int64_t i = 0; i < b->m; i++) {
-        memcpy(c + i * c_stride, pc + i * n, (size_t)b->n * sizeof *c);
+    RF_TRY(multiply_chunk(p, t, n_rows, t->padded_c, n));
+    for (int64_t i = 0; i < t->m; i++) {
+        memcpy(rf_product_c(p, t->m0 + i, t->n0), t->padded_c + i * n, row_bytes);
     }
 fail:
     return status;
 }
 
-static rf_status multiply_whole(const rf_matmul_args *args, const block *b)
-{
-    return rf_cpu_sgemm_tile(args->trans_a, args->trans_b, b->m, b->n, b->k, args->alpha,
-                             element(&args->a, args->trans_a, b->m0, 0), args->a.stride[0],
-                             element(&args->b, args->trans_b, 0, b->n0), args->b.stride[0],
-                             args->beta, (float *)args->c.data + b->m0 * args->c.stride[0] + b->n0,
-                             args->c.stride[0]);
-}
-
-/* The whole 48s of a tile's rows at once, then the rest; all 48 by 48 where columns are few. */
-static rf_status multiply_tile(const rf_matmul_args *args, const block *tile)
+/* The whole steps of a tile's rows at once, then the rest; all 48 by 48 where columns are few. */
+static rf_status multiply_tile(const rf_product *p, const rf_tile *tile)
 {
     rf_status status = RF_OK;
-    block b = *tile;
-    b.m = tile->n < PAD_COLS ? 0 : tile->m / PAD_ROWS * PAD_ROWS;
-    if (b.m > 0) {
-        RF_TRY(multiply_whole(args, &b));
+    rf_tile t = *tile;
+    t.m = p->is_narrow ? 0 : tile->m / p->row_step * p->row_step;
+    if (t.m > 0) {
+        RF_TRY(multiply_chunk(p, &t, t.m, rf_product_c(p, t.m0, t.n0), p->args->c.stride[0]));
     }
-    for (int64_t done = b.m; done < tile->m; done += b.m) {
-        b.m0 = tile->m0 + done;
-        b.m = rf_min_i64(PAD_ROWS, tile->m - done);
-        RF_TRY(multiply_padded(args, &b));
+    for (int64_t done = t.m; done < tile->m; done += t.m) {
+        t.m0 = tile->m0 + done;
+        t.m = rf_min_i64(RF_PAD_ROWS, tile->m - done);
+        RF_TRY(multiply_padded(p, &t));
     }
-    epilogue(args, tile);
+    if (tile->k0 + tile->k >= p->k) {
+        epilogue(p, tile);
+    }
+fail:
+    return status;
+}
+
+/* Tile `i` of the terms from k0: rows fastest, so that threads share a panel. */
+static rf_tile tile_at(const rf_product *p, int64_t i, int64_t k0)
+{
+    const int64_t row = i % p->n_rows, col = i / p->n_rows;
+    rf_tile t = {.m0 = row * p->tile_rows,
+                 .n0 = col * RF_TILE_COLS,
+                 .k0 = k0,
+                 .k = rf_min_i64(p->chunk, p->k - k0)};
+    t.m = rf_min_i64(p->tile_rows, p->m - t.m0);
+    t.n = col == p->n_cols - 1 ? p->n - t.n0 : RF_TILE_COLS;
+    t.panel = rf_panel_at(p, col, t.k);
+    t.stage = p->work + rf_cpu_thread() * rf_product_thread_floats();
+    t.padded_c = (float *)t.stage + RF_STAGE_FLOATS;
+    return t;
+}
+
+static rf_status multiply_all(const rf_product *p)
+{
+    rf_status worst = RF_OK;
+#pragma omp parallel num_threads(p->n_threads)
+    {
+        int64_t k0 = 0;
+        do {
+            if (p->has_panels) {
+                rf_pack_panels(p, k0, rf_min_i64(p->chunk, p->k - k0));
+            }
+#pragma omp for schedule(dynamic)
+            for (int64_t i = 0; i < p->n_rows * p->n_cols; i++) {
+                const rf_tile t = tile_at(p, i, k0);
+                const rf_status st = multiply_tile(p, &t);
+                if (st != RF_OK) {
+#pragma omp atomic write
+                    worst = st;
+                }
+            }
+            k0 += rf_max_i64(1, p->chunk);
+        } while (k0 < p->k);
+    }
+    return worst;
+}
+
+rf_status rf_cpu_matmul_as(rf_stream *s, const rf_matmul_args *args, rf_product_kind kind)
+{
+    rf_status status = RF_OK;
+    rf_product p = plan_product(args, kind, rf_cpu_n_threads(s));
+    const int64_t panels = rf_product_panel_floats(&p);
+    void *memory = NULL;
+    RF_TRY(rf_cpu_scratch(
+        s, (size_t)(panels + p.n_threads * rf_product_thread_floats()) * sizeof(float), &memory));
+    p.panels = memory;
+    p.work = (float *)memory + panels;
+    const rf_status worst = multiply_all(&p);
+    if (worst != RF_OK) {
+        RF_FAIL(worst, "matrix product [%" PRId64 " x %" PRId64 "] over %" PRId64 ": oneDNN failed",
+                p.m, p.n, p.k);
+    }
 fail:
     return status;
 }
 
 rf_status rf_cpu_matmul(rf_stream *s, const rf_matmul_args *args)
 {
-    rf_status status = RF_OK;
-    const int64_t m = args->c.shape[0], n = args->c.shape[1];
-    const int64_t k = args->trans_a == RF_TRANS ? args->a.shape[0] : args->a.shape[1];
-    const tiling t = choose_tiles(m, n);
-    const int n_threads = rf_cpu_n_threads(s);
-    const int64_t n_tiles = t.n_row_tiles * t.n_col_tiles;
-    void *work = NULL;
-    rf_status worst = RF_OK;
-
-    if (m % PAD_ROWS != 0 || n < PAD_COLS) {
-        RF_TRY(rf_cpu_scratch(s, (size_t)n_threads * (size_t)pad_floats(k) * sizeof(float), &work));
-    }
-#pragma omp parallel for schedule(dynamic) num_threads(n_threads)
-    for (int64_t i = 0; i < n_tiles; i++) {
-        int64_t row = i % t.n_row_tiles, col = i / t.n_row_tiles;
-        block b = {.m0 = row * t.rows, .n0 = col * t.cols, .k = k};
-        b.m = rf_min_i64(t.rows, m - b.m0);
-        b.n = col == t.n_col_tiles - 1 ? n - b.n0 : t.cols;
-        b.work = work == NULL ? NULL : (float *)work + rf_cpu_thread() * pad_floats(k);
-        rf_status st = multiply_tile(args, &b);
-        if (st != RF_OK) {
-#pragma omp atomic write
-            worst = st;
-        }
-    }
-    if (worst != RF_OK) {
-        RF_FAIL(worst, "matrix product [%" PRId64 " x %" PRId64 "] over %" PRId64 ": oneDNN failed",
-                m, n, k);
-    }
-fail:
-    return status;
+    const rf_product_kind of_bf16 = rf_cpu_bf16_is_fast() ? RF_PRODUCT_BF16 : RF_PRODUCT_ROUNDED;
+    return rf_cpu_matmul_as(s, args, args->b.dtype == RF_BF16 ? of_bf16 : RF_PRODUCT_F32);
 }

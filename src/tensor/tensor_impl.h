@@ -34,7 +34,17 @@ rf_status rf_cpu_scratch(rf_stream *s, size_t n_bytes, void **out);
 rf_status rf_cpu_sgemm_tile(rf_trans ta, rf_trans tb, int64_t m, int64_t n, int64_t k, float alpha,
                             const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                             float *c, int64_t ldc);
-/* "oneDNN 2.6.3" of the library that runs. */
+/* Where b is not transposed and k <= 384, an element's bits do not depend on m while it is a
+ * multiple of this. */
+int64_t rf_cpu_row_step(void);
+/* The same for a and b in bf16, neither transposed; products are exact, sums fp32. Only where
+ * rf_cpu_has_bf16; where it is not fast, fp32 products of the same values take less time. */
+rf_status rf_cpu_bf16_tile(int64_t m, int64_t n, int64_t k, float alpha, const uint16_t *a,
+                           int64_t lda, const uint16_t *b, int64_t ldb, float beta, float *c,
+                           int64_t ldc);
+bool rf_cpu_has_bf16(void);
+bool rf_cpu_bf16_is_fast(void);
+/* "oneDNN 2.6.3" of the library that runs; ", bf16" where products of bf16 use its own. */
 void rf_cpu_gemm_describe(char *out, size_t out_bytes);
 
 /* ---- vectorisable maths (cpu_math.c), over n floats; y may be x. Errors against libm in the unit
@@ -44,6 +54,14 @@ void rf_cpu_erf(const float *x, float *y, int64_t n);
 void rf_cpu_act(rf_act act, const float *x, float *y, int64_t n);
 /* x = softmax(x): the sum of the exponentials as rf_cpu_sum_lanes. */
 void rf_cpu_softmax_row(float *x, int64_t n);
+/* y = x rounded to bf16 (nearest, ties to even; NaN stays NaN), as bf16 or as floats. */
+void rf_cpu_to_bf16(const float *x, uint16_t *y, int64_t n);
+void rf_cpu_round_bf16(const float *x, float *y, int64_t n);
+void rf_cpu_from_bf16(const uint16_t *x, float *y, int64_t n);
+/* y = act(x + bias); bias NULL: 0. */
+void rf_cpu_bias_act(rf_act act, const float *x, const float *bias, float *y, int64_t n);
+/* Row i of a layer norm. */
+void rf_cpu_norm_row(const rf_layer_norm_args *args, int64_t i);
 /* Sum in 16 lanes, halved at the end: one order for all. */
 float rf_cpu_sum_lanes(const float *x, int64_t n);
 
@@ -60,6 +78,46 @@ rf_status rf_cpu_patch_rows(rf_stream *s, const rf_patch_rows_args *args);
 rf_status rf_cpu_embed_tokens(rf_stream *s, const rf_embed_tokens_args *args);
 rf_status rf_cpu_gather_rows(rf_stream *s, const rf_view *src, const rf_view *index,
                              const rf_view *dst);
+rf_status rf_cpu_gated(rf_stream *s, rf_act act, const rf_view *gate, const rf_view *x,
+                       const rf_view *y);
+rf_status rf_cpu_rotary(rf_stream *s, const rf_rotary_args *args);
+rf_status rf_cpu_mean_tokens(rf_stream *s, const rf_view *x, int64_t first, int64_t n,
+                             const rf_view *y);
+
+/* ---- their gradients ----------------------------------------------------------------------- */
+rf_status rf_cpu_layer_norm_grad(rf_stream *s, const rf_layer_norm_grad_args *args);
+rf_status rf_cpu_layer_norm_scale_grad(rf_stream *s, const rf_layer_norm_grad_args *args);
+rf_status rf_cpu_attention_mix_grad(rf_stream *s, const rf_attention_grad_args *args);
+rf_status rf_cpu_attention_softmax_grad(rf_stream *s, const rf_attention_grad_args *args);
+rf_status rf_cpu_attention_scores_grad(rf_stream *s, const rf_attention_grad_args *args);
+rf_status rf_cpu_activation_grad(rf_stream *s, rf_act act, const rf_view *x, const rf_view *d_y,
+                                 const rf_view *d_x);
+rf_status rf_cpu_gated_grad(rf_stream *s, const rf_gated_grad_args *args);
+rf_status rf_cpu_column_dot(rf_stream *s, const rf_view *x, const rf_view *y, const rf_view *out);
+rf_status rf_cpu_mean_tokens_grad(rf_stream *s, const rf_view *d_y, int64_t first, int64_t n,
+                                  const rf_view *d_x);
+rf_status rf_cpu_patch_rows_grad(rf_stream *s, const rf_patch_rows_args *args);
+/* prefix.shape[0] is how many prefix rows there are, whether or not their gradient is wanted. */
+rf_status rf_cpu_embed_tokens_grad(rf_stream *s, const rf_embed_tokens_args *args);
+rf_status rf_cpu_gather_rows_grad(rf_stream *s, const rf_view *dst, const rf_view *index,
+                                  const rf_view *src);
+
+/* out [d] += the sum over blocks of partial [n_blocks, d] (`stride` apart), in order, as doubles.
+ */
+void rf_cpu_add_blocks(const float *partial, int64_t n_blocks, int64_t stride, int64_t d,
+                       float *out);
+
+/* Pictures or clips as patches see them: sizes, what is whole along t, y, x, and the strides of
+ * picture, frame, channel and line. */
+typedef struct rf_clip {
+    int64_t n_pictures, n_frames, n_channels, height, width;
+    int64_t tubelet, n_t, n_y, n_x;
+    int64_t stride[4];
+} rf_clip;
+rf_clip rf_cpu_clip_of(const rf_patch_rows_args *args);
+
+/* Every one of `index` is in 0..n-1. */
+rf_status rf_cpu_check_index(const char *op, const rf_view *index, int64_t n);
 
 /* ---- coder operations ---------------------------------------------------------------------- */
 rf_status rf_cpu_encode(rf_stream *s, const rf_encode_args *args);

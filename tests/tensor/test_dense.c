@@ -1,4 +1,4 @@
-/* Layer norm, attention, sums, and the rows of pictures and tokens, against plain loops. */
+/* Layer norm, sums, and the rows of pictures and tokens, against plain loops. */
 #include "dense_fixture.h"
 
 #include <math.h>
@@ -57,137 +57,6 @@ static void test_layer_norm_equals_its_formula(void **state)
         rf_free(y);
         rf_free(again);
     }
-    close_threads(f);
-}
-
-typedef struct heads {
-    int64_t n_pictures, n_tokens, n_heads, width;
-    float *qkv, *z, *pattern;
-    rf_attention_args args;
-} heads;
-
-/* q, k and v interleaved in one buffer, as a fused projection leaves them. */
-static heads make_heads(int64_t n_pictures, int64_t n_tokens, int64_t n_heads, int64_t width)
-{
-    heads h = {n_pictures, n_tokens, n_heads, width, NULL, NULL, NULL, {.scale = 0.3f}};
-    const int64_t d = n_heads * width, n_rows = n_pictures * n_tokens;
-    const int64_t shape[4] = {n_pictures, n_tokens, n_heads, width};
-    h.qkv = random_floats(3 * n_rows * d, 9);
-    h.z = random_floats(n_rows * d, 10);
-    h.pattern = random_floats(n_pictures * n_heads * n_tokens * n_tokens, 11);
-    rf_view *const views[3] = {&h.args.q, &h.args.k, &h.args.v};
-    for (int i = 0; i < 3; i++) {
-        *views[i] = rf_view_nd(h.qkv + i * d, RF_F32, 4, shape);
-        views[i]->stride[0] = n_tokens * 3 * d;
-        views[i]->stride[1] = 3 * d;
-    }
-    h.args.z = rf_view_nd(h.z, RF_F32, 4, shape);
-    return h;
-}
-
-static void free_heads(heads *h)
-{
-    rf_free(h->qkv);
-    rf_free(h->z);
-    rf_free(h->pattern);
-}
-
-static double dot_heads(const heads *h, int64_t b, int64_t head, int64_t query, int64_t key)
-{
-    const int64_t d = h->n_heads * h->width;
-    const float *q = h->qkv + (b * h->n_tokens + query) * 3 * d + head * h->width;
-    const float *k = h->qkv + (b * h->n_tokens + key) * 3 * d + d + head * h->width;
-    double sum = 0.0;
-    for (int64_t j = 0; j < h->width; j++) {
-        sum += (double)q[j] * (double)k[j];
-    }
-    return exp(sum * (double)h->args.scale);
-}
-
-static void check_attention(const heads *h)
-{
-    const int64_t d = h->n_heads * h->width, t = h->n_tokens;
-    for (int64_t i = 0; i < h->n_pictures * h->n_heads * t; i++) {
-        const int64_t query = i % t, head = i / t % h->n_heads, b = i / t / h->n_heads;
-        double total = 0.0, z = 0.0;
-        for (int64_t key = 0; key < t; key++) {
-            total += dot_heads(h, b, head, query, key);
-        }
-        for (int64_t key = 0; key < t; key++) {
-            double p = dot_heads(h, b, head, query, key) / total;
-            z += p * (double)h->qkv[(b * t + key) * 3 * d + 2 * d + head * h->width];
-            /* exp of a score of order 10 rounded in fp32 */
-            assert_true(fabs((double)h->pattern[i * t + key] - p) <= 5e-6);
-        }
-        assert_true(fabs((double)h->z[(b * t + query) * d + head * h->width] - z) <= 2e-5);
-    }
-}
-
-static void test_attention_equals_double_loops(void **state)
-{
-    (void)state;
-    static const int64_t shapes[][4] = {
-        {1, 1, 1, 1}, {2, 5, 3, 7}, {3, 17, 2, 16}, {1, 50, 4, 64}, {2, 33, 1, 100}};
-    fixture f = open_threads(2);
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        heads h = make_heads(shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);
-        const int64_t p_shape[4] = {h.n_pictures, h.n_heads, h.n_tokens, h.n_tokens};
-        const size_t z_bytes =
-            (size_t)(h.n_pictures * h.n_tokens * h.n_heads * h.width) * sizeof(float);
-        float *z = rf_calloc((int64_t)z_bytes, 1);
-        assert_int_equal(rf_attention(f.s, &h.args), RF_OK); /* without a pattern */
-        memcpy(z, h.z, z_bytes);
-        h.args.pattern = rf_view_nd(h.pattern, RF_F32, 4, p_shape);
-        assert_int_equal(rf_attention(f.s, &h.args), RF_OK);
-        check_attention(&h);
-        assert_memory_equal(z, h.z, z_bytes);
-        memset(h.z, 0, z_bytes); /* and by its parts */
-        rf_view rows = rf_view_2d(h.pattern, h.n_pictures * h.n_heads * h.n_tokens, h.n_tokens);
-        assert_int_equal(rf_attention_scores(f.s, &h.args), RF_OK);
-        assert_int_equal(rf_softmax_rows(f.s, &rows), RF_OK);
-        assert_int_equal(rf_attention_mix(f.s, &h.args), RF_OK);
-        assert_memory_equal(z, h.z, z_bytes);
-        rf_free(z);
-        free_heads(&h);
-    }
-    close_threads(f);
-}
-
-static void test_attention_has_the_same_bits_on_one_to_four_threads(void **state)
-{
-    (void)state;
-    float *first = NULL;
-    const size_t n_bytes = (size_t)(3 * 65 * 6 * 32) * sizeof(float);
-    for (int n_threads = 1; n_threads <= 4; n_threads++) {
-        fixture f = open_threads(n_threads);
-        heads h = make_heads(3, 65, 6, 32);
-        assert_int_equal(rf_attention(f.s, &h.args), RF_OK);
-        if (first == NULL) {
-            first = h.z;
-            h.z = NULL;
-        } else {
-            assert_memory_equal(first, h.z, n_bytes);
-        }
-        free_heads(&h);
-        close_threads(f);
-    }
-    rf_free(first);
-}
-
-static void test_attention_refuses_views_that_do_not_fit(void **state)
-{
-    (void)state;
-    fixture f = open_threads(1);
-    heads h = make_heads(1, 4, 2, 3);
-    rf_attention_args bad = h.args;
-    bad.k.shape[1] = 5;
-    assert_int_equal(rf_attention(f.s, &bad), RF_ERR_INVALID_ARG);
-    assert_int_equal(rf_attention_scores(f.s, &h.args), RF_ERR_INVALID_ARG); /* no pattern */
-    assert_int_equal(rf_attention_mix(f.s, &h.args), RF_ERR_INVALID_ARG);
-    bad = h.args;
-    bad.pattern = rf_view_nd(h.pattern, RF_F32, 4, (int64_t[]){1, 2, 4, 3});
-    assert_int_equal(rf_attention(f.s, &bad), RF_ERR_INVALID_ARG);
-    free_heads(&h);
     close_threads(f);
 }
 
@@ -305,9 +174,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layer_norm_equals_its_formula),
-        cmocka_unit_test(test_attention_equals_double_loops),
-        cmocka_unit_test(test_attention_has_the_same_bits_on_one_to_four_threads),
-        cmocka_unit_test(test_attention_refuses_views_that_do_not_fit),
         cmocka_unit_test(test_add_scales_and_may_be_in_place),
         cmocka_unit_test(test_activation_walks_every_element_of_a_large_view),
         cmocka_unit_test(test_patches_are_cut_row_by_row_and_borders_left_out),

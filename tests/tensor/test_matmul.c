@@ -1,4 +1,6 @@
 /* Matrix products against double sums, and the bits that they promise. */
+#include "../../src/tensor/matmul_impl.h"
+
 #include "dense_fixture.h"
 
 #include <math.h>
@@ -195,8 +197,162 @@ static void test_shapes_that_do_not_fit_are_refused_by_name(void **state)
     bad.bias = rf_view_1d(x, 5);
     assert_int_equal(rf_matmul(f.s, &bad), RF_ERR_INVALID_ARG);
     bad = good;
+    bad.b = rf_view_nd(x, RF_BF16, 2, (int64_t[]){4, 3});
+    bad.trans_b = RF_TRANS;
+    assert_int_equal(rf_matmul(f.s, &bad), RF_ERR_INVALID_ARG);
+    bad = good;
     bad.a.dtype = RF_F16;
     assert_int_equal(rf_matmul(f.s, &bad), RF_ERR_INVALID_ARG);
+    close_threads(f);
+}
+
+/* ---- bf16 ---------------------------------------------------------------------------------- */
+
+static void test_bf16_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    static const uint32_t cases[][2] = {
+        {0x3f800000, 0x3f80}, {0x3f808000, 0x3f80}, {0x3f818000, 0x3f82}, {0x3f808001, 0x3f81},
+        {0x3f807fff, 0x3f80}, {0x80000000, 0x8000}, {0x7f7fffff, 0x7f80}, {0xff800000, 0xff80},
+        {0x7f800001, 0x7fc0}, {0xffffffff, 0xffff}, {0x00000001, 0x0000}, {0x00008001, 0x0001},
+        {0xbf80c000, 0xbf81}};
+    float x[40], rounded[40], widened[40];
+    uint16_t half[40];
+    for (size_t i = 0; i < 40; i++) {
+        memcpy(&x[i], &cases[i % (sizeof cases / sizeof *cases)][0], sizeof x[i]);
+    }
+    rf_cpu_to_bf16(x, half, 40);
+    rf_cpu_round_bf16(x, rounded, 40);
+    rf_cpu_from_bf16(half, widened, 40);
+    for (size_t i = 0; i < 40; i++) {
+        assert_int_equal(half[i], cases[i % (sizeof cases / sizeof *cases)][1]);
+    }
+    assert_memory_equal(rounded, widened, sizeof rounded);
+}
+
+/* x rounded, in place, as the product does with a. */
+static uint16_t *round_all(float *x, int64_t n)
+{
+    uint16_t *half = rf_calloc(n, sizeof *half);
+    assert_non_null(half);
+    rf_cpu_to_bf16(x, half, n);
+    rf_cpu_from_bf16(half, x, n);
+    return half;
+}
+
+/* What rf_matmul takes on this machine, and what it takes on others. */
+static void multiply_as(fixture f, const rf_matmul_args *args, rf_product_kind kind)
+{
+    if (kind == RF_PRODUCT_F32) {
+        assert_int_equal(rf_matmul(f.s, args), RF_OK);
+    } else {
+        assert_int_equal(rf_cpu_matmul_as(f.s, args, kind), RF_OK);
+    }
+}
+
+static void try_bf16(fixture f, const int64_t size[3], rf_trans ta, float beta,
+                     rf_product_kind kind)
+{
+    const int64_t m = size[0], n = size[1], k = size[2];
+    const int64_t a_rows = ta == RF_TRANS ? k : m, a_cols = ta == RF_TRANS ? m : k;
+    float *a = random_floats(m * k, 31), *b = random_floats(k * n, 32),
+          *bias = random_floats(n, 34);
+    float *c = random_floats(m * n, 33), *before = random_floats(m * n, 33);
+    uint16_t *half = round_all(b, k * n);
+    rf_matmul_args args = {.a = rf_view_2d(a, a_rows, a_cols),
+                           .b = rf_view_nd(half, RF_BF16, 2, (int64_t[]){k, n}),
+                           .c = rf_view_2d(c, m, n),
+                           .bias = rf_view_1d(bias, n),
+                           .trans_a = ta,
+                           .alpha = 1.5f,
+                           .beta = beta,
+                           .act = RF_ACT_RELU};
+    multiply_as(f, &args, kind);
+    rf_free(round_all(a, m * k)); /* products of the rounded values, in double */
+    args.b = rf_view_2d(b, k, n);
+    check_product(&args, before);
+    rf_free(half);
+    rf_free(a);
+    rf_free(b);
+    rf_free(c);
+    rf_free(before);
+    rf_free(bias);
+}
+
+static void try_bf16_sizes(rf_product_kind kind)
+{
+    static const int64_t sizes[][3] = {{1, 1, 1},    {1, 5, 3},      {3, 1, 7},
+                                       {17, 33, 5},  {257, 48, 19},  {50, 400, 32},
+                                       {7, 768, 12}, {33, 10, 2000}, {200, 390, 770}};
+    fixture f = open_threads(2);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        try_bf16(f, sizes[i], RF_NO_TRANS, 0.0f, kind);
+        try_bf16(f, sizes[i], RF_TRANS, 1.0f, kind);
+    }
+    close_threads(f);
+}
+
+/* Rows alone, and all of them on other threads, have the bits of the whole. */
+static void try_bf16_rows(rf_product_kind kind)
+{
+    static const int64_t starts[][2] = {{0, 1}, {3, 16}, {100, 17}, {255, 50}, {1, 300}, {0, 500}};
+    const int64_t m = 500, n = 1000, k = 900;
+    float *a = random_floats(m * k, 35), *b = random_floats(k * n, 36),
+          *c = random_floats(m * n, 37);
+    float *some = random_floats(m * n, 38);
+    uint16_t *half = round_all(b, k * n);
+    rf_matmul_args args = {.a = rf_view_2d(a, m, k),
+                           .b = rf_view_nd(half, RF_BF16, 2, (int64_t[]){k, n}),
+                           .c = rf_view_2d(c, m, n),
+                           .alpha = 1.0f};
+    fixture f = open_threads(1);
+    multiply_as(f, &args, kind);
+    close_threads(f);
+    f = open_threads(3);
+    for (size_t j = 0; j < sizeof starts / sizeof *starts; j++) {
+        const int64_t row = starts[j][0], count = starts[j][1];
+        args.a = rf_view_2d(a + row * k, count, k);
+        args.c = rf_view_2d(some, count, n);
+        multiply_as(f, &args, kind);
+        assert_memory_equal(c + row * n, some, (size_t)(count * n) * sizeof(float));
+    }
+    close_threads(f);
+    rf_free(c);
+    rf_free(some);
+    rf_free(half);
+    rf_free(a);
+    rf_free(b);
+}
+
+static void test_bf16_products_equal_double_sums_of_rounded_values(void **state)
+{
+    (void)state;
+    try_bf16_sizes(RF_PRODUCT_F32);
+    try_bf16_sizes(RF_PRODUCT_ROUNDED);
+}
+
+static void test_bf16_rows_have_the_same_bits_alone_and_on_other_threads(void **state)
+{
+    (void)state;
+    try_bf16_rows(RF_PRODUCT_F32);
+    try_bf16_rows(RF_PRODUCT_ROUNDED);
+}
+
+static void test_the_library_s_own_bf16_products_do_the_same(void **state)
+{
+    (void)state;
+    if (!rf_cpu_has_bf16()) {
+        skip();
+    }
+    try_bf16_sizes(RF_PRODUCT_BF16);
+    try_bf16_rows(RF_PRODUCT_BF16);
+}
+
+static void test_panels_of_many_terms_come_in_chunks_with_the_same_sums(void **state)
+{
+    (void)state;
+    fixture f = open_threads(2);
+    try_shape(f, 5, 17, 500000, 0); /* more than the panels hold at a time */
     close_threads(f);
 }
 
@@ -208,6 +364,11 @@ int main(void)
         cmocka_unit_test(test_one_to_four_threads_give_the_same_bits),
         cmocka_unit_test(test_a_row_has_the_same_bits_whatever_rows_stand_beside_it),
         cmocka_unit_test(test_shapes_that_do_not_fit_are_refused_by_name),
+        cmocka_unit_test(test_bf16_rounds_to_nearest_even),
+        cmocka_unit_test(test_bf16_products_equal_double_sums_of_rounded_values),
+        cmocka_unit_test(test_bf16_rows_have_the_same_bits_alone_and_on_other_threads),
+        cmocka_unit_test(test_the_library_s_own_bf16_products_do_the_same),
+        cmocka_unit_test(test_panels_of_many_terms_come_in_chunks_with_the_same_sums),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
