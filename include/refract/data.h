@@ -131,6 +131,32 @@ int64_t rf_transform_width(const rf_transform *t);
  * open_clip and timm to 1e-6 (given RGB pictures). */
 rf_status rf_transform_apply(const rf_transform *t, const rf_picture *picture, float *out);
 
+/* ---- session: a model and pictures for it, for programs that look at a few
+ * -----------------------
+ */
+
+/* Open parts; all belong to the session. */
+typedef struct rf_session {
+    rf_backend *be;
+    rf_stream *stream;
+    rf_vit *vit;
+    rf_transform transform;
+    float *pixels; /* host, one picture */
+    void *device;  /* the pictures loaded last */
+    int64_t capacity;
+} rf_session;
+
+/* The model of `folder` on the CPU with `n_threads` (0: what OpenMP says), for the pictures that
+ * its preprocessing makes. `opts` (may be NULL) as for rf_vit_open; image sizes of 0 are the
+ * preprocessing's. */
+rf_status rf_session_open(const char *folder, int n_threads, const rf_vit_opts *opts,
+                          rf_session *out);
+/* Load, transform and copy in pictures: `images` [n, 3, H, W] (device) is valid until the next
+ * call. */
+rf_status rf_session_load(rf_session *session, const char *const *paths, int64_t n,
+                          rf_view *images);
+void rf_session_close(rf_session *session);
+
 /* ---- loader: batches of images, decoded ahead --------------------------------------------------
  */
 

@@ -185,6 +185,7 @@ typedef struct rf_eval_report {
     char run_dir[RF_PATH_LEN], checkpoint[RF_PATH_LEN], json_path[RF_PATH_LEN];
     int64_t step;
     char model_name[RF_NAME_LEN], model_path[RF_PATH_LEN], pictures_path[RF_PATH_LEN];
+    char weight_processing[128]; /* rf_vit_processing_name */
     uint64_t model_hash, pictures_hash, settings_hash;
     uint64_t seed;
     rf_eval_settings settings;

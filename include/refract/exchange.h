@@ -13,6 +13,7 @@ typedef struct rf_exchange_origin {
     const char *model_name;             /* as the Hub or the model's files name it */
     const char *hook_name;              /* TransformerLens name of the hook point */
     const char *pictures_path;          /* what it was trained on */
+    const char *weight_processing;      /* as rf_vit_processing_name says it */
     int64_t n_positions;                /* tokens of a picture at the hook point; 0: not known */
     int64_t image_size;                 /* pixels; 0: not known */
     int64_t step;                       /* updates; < 0: not known */

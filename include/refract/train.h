@@ -219,7 +219,9 @@ void rf_run_close(rf_run *run); /* NULL is fine */
 /* `output.dir` is `dir`, wherever the folder was moved to. Borrowed. */
 const rf_run_settings *rf_run_get_settings(const rf_run *run);
 int64_t rf_run_step(const rf_run *run);                /* of the checkpoint */
-const char *rf_run_checkpoint_path(const rf_run *run); /* borrowed */
+const char *rf_run_checkpoint_path(const rf_run *run); /* borrowed, as is the next */
+/* What the transformer's weights had been through, as rf_vit_processing_name says it. */
+const char *rf_run_weight_processing(const rf_run *run);
 /* Parameters and state of coder `idx`, no moments. Local. */
 rf_status rf_run_load_coder(rf_backend *be, rf_stream *s, const rf_run *run, int64_t idx,
                             rf_coder **out);

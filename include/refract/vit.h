@@ -73,7 +73,7 @@ typedef struct rf_vit_config {
     int64_t n_vocab;   /* text */
     int64_t eos_id;    /* text, RF_POOL_END: -1 for the largest id */
     rf_act act;
-    float eps;
+    float eps, eps_final;        /* of the norms; of ln_final (VideoMAE's is another) */
     bool has_cls, has_distilled; /* prefix tokens: CLS, distilled, then registers */
     bool has_position;           /* added ones */
     bool has_ln_pre, has_ln_final;
@@ -100,7 +100,8 @@ typedef enum rf_vit_process {
     RF_FOLD_LN = 1,            /* norms' weight and bias into the linear map that reads them */
     RF_CENTRE_WRITING = 2,     /* the mean over d out of what is written to the stream */
     RF_FOLD_VALUE_BIASES = 4,  /* b_V into b_O */
-    RF_REFACTOR_ATTENTION = 8, /* W_V W_O and W_Q W_K^T as balanced factors of their SVD */
+    RF_REFACTOR_ATTENTION = 8, /* W_V W_O = U S V^T as (U S) (V^T), b_V into b_O; W_Q W_K^T with
+                                  their biases as (U sqrt S) (V sqrt S)^T */
 } rf_vit_process;
 
 typedef enum rf_vit_tower { RF_TOWER_VISION, RF_TOWER_TEXT } rf_vit_tower;
@@ -134,7 +135,7 @@ int64_t rf_vit_workspace_bytes(const rf_vit_config *config, int64_t n_images);
 double rf_vit_flop(const rf_vit_config *config, int64_t last_layer);
 /* FNV-1a of the bytes of the weights in use, as stored: names a model in run records. */
 uint64_t rf_vit_hash(const rf_vit *vit);
-/* Which processing the weights have seen. */
+/* Which processing the weights have seen: of what was asked for, the parts that were done. */
 unsigned rf_vit_processing(const rf_vit *vit);
 /* "none", or names joined by '+': "fold_ln+center_writing_weights". */
 const char *rf_vit_processing_name(unsigned processing, char out[128]);
@@ -159,6 +160,9 @@ const rf_model *rf_registry_at(int64_t idx);
 rf_status rf_registry_find(const char *name, const rf_model **out);
 /* The config of a named model without its files. */
 rf_status rf_registry_config(const rf_model *model, rf_vit_config *out);
+/* The same of a named architecture ("vit_base_patch16_clip_224", "ViT-L-14", "dinov2-small") or a
+ * family. UNSUPPORTED names the nearest. */
+rf_status rf_registry_arch_config(const char *arch, rf_vit_config *out);
 
 /* ---- hook points -------------------------------------------------------------------------------
  */
@@ -195,9 +199,11 @@ typedef struct rf_hook_point {
  * ln1 fires behind attention and ln2 behind the MLP; where ln_final stands behind the pool, its
  * points are [B, width] and hook_pooled is behind them. hook_scale is sqrt(var + eps) [B, T, 1];
  * hook_normalized is after weight and bias; attn_out and mlp_out are what is added to the residual
- * stream, so after LayerScale. Negative layers count from the end. Short forms: "k6", "resid_pre6",
- * "pattern-1", "scale4ln1", "pre5", and without a layer "scale" and "normalized" (ln_final's).
- * NOT_FOUND names the nearest valid one. */
+ * stream, so after LayerScale, hook_result what a head adds before LayerScale, without b_O. Inputs
+ * by heads (hook_attn_in, hook_q/k/v_input) give each head a norm of its own: the layer's ln1
+ * points cannot be asked for in the same pass. Negative layers count from the end. Short forms:
+ * "k6", "resid_pre6", "pattern-1", "scale4ln1", "pre5", and without a layer "scale" and
+ * "normalized" (ln_final's). NOT_FOUND names the nearest valid one. */
 rf_status rf_vit_hook_find(const rf_vit_config *config, const char *name, rf_hook_point *out);
 /* All points in firing order: for --help and `info`. Caller frees with rf_free. */
 rf_status rf_vit_hook_list(const rf_vit_config *config, rf_hook_point **out, int64_t *n);
@@ -205,7 +211,8 @@ rf_status rf_vit_hook_list(const rf_vit_config *config, rf_hook_point **out, int
 /* Called in firing order. `act` is a contiguous fp32 view of the point's shape; whatever it holds
  * on return is what the model goes on with: reading leaves it alone, replacing writes into it (with
  * operations on `s`). Several hooks on one point are called in the order given. Each point fires
- * once a pass; reading changes no bit of what follows. */
+ * once a pass; reading changes no bit of what follows (points on request: up to rounding, as heads
+ * are then computed one by one). */
 typedef rf_status (*rf_hook_fn)(void *user, const rf_hook_point *point, const rf_view *act,
                                 rf_stream *s);
 
@@ -229,7 +236,7 @@ typedef struct rf_vit_output {
 typedef enum rf_vit_stop {
     RF_VIT_RUN_ALL,
     RF_VIT_STOP_AFTER_HOOKS, /* behind the deepest point that is hooked or cached */
-    RF_VIT_STOP_AT_LAYER,    /* before block `stop_layer` */
+    RF_VIT_STOP_AT_LAYER,    /* before block `stop_layer`; hooks behind that are INVALID_ARG */
 } rf_vit_stop;
 
 typedef struct rf_cache rf_cache;
@@ -237,7 +244,8 @@ typedef struct rf_cache rf_cache;
 typedef struct rf_vit_run_args {
     rf_view input; /* as rf_vit_config.input says (device; B = 0 calls no hook) */
     rf_view resid; /* instead: the residual stream [B, T, d] (device; borrowed, left alone) before
-                      block first_layer; hooks may then name points from there on */
+                      block first_layer; hooks may then name points from there on. With RF_POOL_END
+                      the token ids are needed too, for the pool */
     int64_t first_layer;
     const rf_hook *hooks;
     int64_t n_hooks;
@@ -302,21 +310,27 @@ rf_status rf_cache_accumulated_resid(const rf_cache *cache, rf_stream *s, int64_
                                      bool with_mid, rf_resid_stack *out);
 /* Summands of the stream before block `layer`: embed, cls (and other prefix tokens), pos_embed,
  * seen through ln_pre where there is one (its bias is a summand), then the branches. They add up to
- * the stream, at every token, up to rounding. */
+ * the stream, at every token, up to rounding, as long as no hook replaced what they are made of:
+ * the stream itself, or for heads what stands behind z. (With bf16 products heads are off by the
+ * rounding of z and W_O.) */
 rf_status rf_cache_decompose_resid(const rf_cache *cache, rf_stream *s, int64_t layer,
                                    rf_decompose mode, rf_resid_stack *out);
-/* What each head of the layers before `layer` adds to the stream ("L0H0"), without b_O. */
+/* What each head of the layers before `layer` adds to the stream ("L0H0"), without b_O: through
+ * LayerScale and the norms of its branch, which are linear once their scale is given. */
 rf_status rf_cache_head_results(const rf_cache *cache, rf_stream *s, int64_t layer,
                                 rf_resid_stack *out);
-/* What neurons first .. first + n - 1 of layer `layer`'s MLP add ("L0N5"), without b_out. */
+/* What neurons first .. first + n - 1 of layer `layer`'s MLP add ("L0N5"), without b_out. `layer`
+ * is 0 .. n_layers - 1, or negative. */
 rf_status rf_cache_neuron_results(const rf_cache *cache, rf_stream *s, int64_t layer, int64_t first,
                                   int64_t n, rf_resid_stack *out);
 /* Each vector of `stack` as the final norm of this pass makes it: (v - mean(v)) / scale * w, so
  * that the summands of a stream become summands of the normed stream (less the norm's bias). In
- * place. */
+ * place. Where the norm stands behind the pool, a mean of these over the pool's tokens is the
+ * pooled vector. UNSUPPORTED: no final norm, or one behind an attention pool. */
 rf_status rf_cache_apply_ln_final(const rf_cache *cache, rf_stream *s, rf_resid_stack *stack);
 /* Direct logit attribution: out (host, [n, B, T]) = <stack[i, b, t], direction>. `direction` (host,
- * [d]): see rf_vit_logit_direction. */
+ * [d]): see rf_vit_logit_direction. Behind rf_cache_apply_ln_final, these at the pool's tokens,
+ * <ln_final.b, direction> and the column's own bias add up to the logit. */
 rf_status rf_cache_logit_attribution(const rf_cache *cache, rf_stream *s,
                                      const rf_resid_stack *stack, const float *direction,
                                      float *out);
@@ -335,7 +349,8 @@ typedef struct rf_weight {
  * attn.ln.w/b, attn.bias [H, T, T], ls1.gamma, ln2.w, ln2.b, mlp.W_in [d, m], mlp.b_in, mlp.W_gate,
  * mlp.b_gate, mlp.ln.w/b, mlp.W_out [m, d], mlp.b_out, ls2.gamma; ln_final.w, ln_final.b, pool.*;
  * proj.W [d, out], head.W_H [d, C], head.b_H [C], head_dist.*; text: embed.W_E [V, d]. Negative
- * layers count from the end. */
+ * layers count from the end. Folding norms gives a bias to maps that have none (proj.b, attn.b_K);
+ * these come last. */
 rf_status rf_vit_weight_find(const rf_vit *vit, const char *name, rf_weight *out);
 /* All, in the order of the arena. Caller frees with rf_free. */
 rf_status rf_vit_weight_list(const rf_vit *vit, rf_weight **out, int64_t *n);
@@ -353,7 +368,8 @@ typedef struct rf_factored {
 rf_status rf_vit_circuit(const rf_vit *vit, rf_circuit which, int64_t layer, int64_t head,
                          rf_factored *out);
 /* The direction of the normed stream that column `idx` of head (or, without a head, projection)
- * reads, to host [d_pool]. */
+ * reads, to host [d_pool]: of a head on two vectors the pooled one's part, of DeiT's two heads the
+ * first. UNSUPPORTED where the model has neither. */
 rf_status rf_vit_logit_direction(const rf_vit *vit, rf_stream *s, int64_t idx, float *out);
 
 /* ---- backward ----------------------------------------------------------------------------------
@@ -361,7 +377,7 @@ rf_status rf_vit_logit_direction(const rf_vit *vit, rf_stream *s, int64_t idx, f
 
 typedef struct rf_vit_backward_args {
     const rf_cache *cache; /* of a whole pass from the input, made with all points */
-    rf_view input;         /* of that pass; needed for the gradient of the patch embedding alone */
+    rf_view input;         /* of that pass; needed with d_weights and by RF_POOL_END */
     rf_view d_embedding;   /* [B, d_out], or absent: zero */
     rf_view d_logits;      /* [B, n_classes], or absent: zero */
     /* Called at their points, last point first, with the gradient of the scalar by the value that
@@ -420,15 +436,16 @@ rf_status rf_zero_shot_logits(const rf_zero_shot *z, const float *embeddings, in
                               float scale, float *logits);
 
 /* ---- comparison with a reference ---------------------------------------------------------------
- * A reference is a tensor file that launch/dump-reference made with transformers, timm or open_clip:
- * "input", the values at hook points by name, "embedding", "logits", and where it says so
- * "rounding/<name>" [1]: what the library's own fp32 differs from its double precision there. */
+ * A reference is a tensor file that launch/dump-reference made with transformers, timm or
+ * open_clip: "input", the values at hook points by name, "embedding", "logits", and where it says
+ * so "rounding/<name>" [1]: what the library's own fp32 differs from its double precision there. */
 
 typedef struct rf_compared {
     char name[RF_NAME_LEN];
     int64_t layer;  /* as rf_hook_point has it; n_layers for "embedding" and "logits" */
-    double error;   /* the largest |a - b| / |b| (L2) of a token, of a row for scores and patterns;
-                       INFINITY where something is not a number or infinite on one side alone */
+    double error;   /* the largest |a - b| / |b| (L2) of a token, of a row for scores and patterns
+                       (|b| of scores counts as 1 at least); INFINITY where something is not a
+                       number, or infinite on one side alone */
     double allowed; /* the tolerance, or twice the library's own rounding where that is more */
 } rf_compared;
 
@@ -441,9 +458,11 @@ typedef struct rf_comparison {
     int64_t n_extra;
 } rf_comparison;
 void rf_comparison_fini(rf_comparison *c);
-/* The point whose error is largest against what is allowed; -1 where nothing was compared. */
-int64_t rf_comparison_worst(const rf_comparison *c);
 bool rf_compared_is_close(const rf_compared *p);
+/* The point of `layer` with the largest error, those that are not close before the others; -1 where
+ * nothing was compared. */
+enum { RF_ANY_LAYER = -2 };
+int64_t rf_comparison_worst(const rf_comparison *c, int64_t layer);
 
 /* The tower and picture size that the reference's input is for; the rest of `out` is left alone. */
 rf_status rf_vit_reference_opts(const rf_tensor_file *reference, rf_vit_opts *out);

@@ -12,8 +12,9 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static const rf_command *const commands[] = {
-    &rf_command_init,   &rf_command_plan, &rf_command_train,       &rf_command_eval,
-    &rf_command_export, &rf_command_info, &rf_command_activations,
+    &rf_command_init,        &rf_command_plan,   &rf_command_train,
+    &rf_command_eval,        &rf_command_export, &rf_command_info,
+    &rf_command_activations, &rf_command_check,  &rf_command_zero_shot,
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -26,6 +27,27 @@ void rf_cli_print(const rf_cli *cli, const char *fmt, ...)
         va_end(args);
         fflush(stdout);
     }
+}
+
+int rf_cli_n_words(const rf_cli *cli)
+{
+    int n = 0;
+    while (n < cli->n_args && strchr(cli->args[n], '=') == NULL) {
+        n++;
+    }
+    return n;
+}
+
+rf_status rf_cli_session(const rf_cli *cli, const char *folder, rf_session *out)
+{
+    rf_status status = RF_OK;
+    int64_t n_wanted = 0;
+    int n_threads = 0;
+    RF_TRY(rf_parse_i64(rf_cli_value(cli, rf_cli_n_words(cli), "threads", "0"), &n_wanted));
+    RF_TRY(rf_cli_threads(cli, n_wanted, &n_threads));
+    RF_TRY(rf_session_open(folder, n_threads, NULL, out));
+fail:
+    return status;
 }
 
 const char *rf_cli_value(const rf_cli *cli, int first, const char *key, const char *fallback)

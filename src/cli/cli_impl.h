@@ -4,7 +4,9 @@
 
 #include "refract/base.h"
 #include "refract/comm.h"
+#include "refract/data.h"
 #include "refract/tensor.h"
+#include "refract/vit.h"
 
 /* What a command gets. `args` are the words behind its name; nothing is owned. */
 typedef struct rf_cli {
@@ -25,8 +27,9 @@ typedef struct rf_command {
     rf_status (*more_help)(rf_str *out);
 } rf_command;
 
-extern const rf_command rf_command_activations, rf_command_eval, rf_command_export, rf_command_info,
-    rf_command_init, rf_command_plan, rf_command_train;
+extern const rf_command rf_command_activations, rf_command_check, rf_command_eval,
+    rf_command_export, rf_command_info, rf_command_init, rf_command_plan, rf_command_train,
+    rf_command_zero_shot;
 
 /* The value of the word "key=..." among the arguments from `first` on, or `fallback`. */
 const char *rf_cli_value(const rf_cli *cli, int first, const char *key, const char *fallback);
@@ -36,9 +39,13 @@ rf_status rf_cli_check_keys(const rf_cli *cli, int first, const char *const *key
 rf_status rf_cli_need_args(const rf_cli *cli, int n, const char *usage);
 /* Threads of this rank: `wanted`, or the host's cores over its ranks. Collective over cli->comm. */
 rf_status rf_cli_threads(const rf_cli *cli, int64_t wanted, int *out);
+/* How many arguments stand before the first key=value. */
+int rf_cli_n_words(const rf_cli *cli);
 /* Print to standard output on the root rank. */
 void rf_cli_print(const rf_cli *cli, const char *fmt, ...) RF_PRINTF(2, 3);
 
+/* The model of `folder` with pictures, on threads=N. */
+rf_status rf_cli_session(const rf_cli *cli, const char *folder, rf_session *out);
 /* Install the sinks of log and progress, and the handlers of SIGTERM, SIGINT and SIGUSR1. */
 void rf_terminal_init(bool is_root, int rank, int size);
 

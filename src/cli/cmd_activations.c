@@ -1,9 +1,7 @@
 /* refract activations: a quick look. A few pictures through a model, chosen hook points to a file.
  */
 #include "cli_impl.h"
-#include "refract/data.h"
 #include "refract/io.h"
-#include "refract/vit.h"
 
 #include <string.h>
 
@@ -58,21 +56,12 @@ fail:
     return status;
 }
 
-static rf_status run_pictures(rf_vit *vit, rf_stream *s, const rf_transform *transform,
-                              char **paths, int64_t n_paths, capture *captures, int64_t n_captures)
+static rf_status run_pictures(rf_session *m, char **paths, int64_t n_paths, capture *captures,
+                              int64_t n_captures)
 {
     rf_status status = RF_OK;
     rf_hook hooks[MAX_HOOKS];
-    float *pixels = NULL;
-    void *device = NULL;
-    rf_picture picture = {0};
-    const int64_t shape[4] = {1, 3, rf_transform_height(transform), rf_transform_width(transform)};
-    const int64_t n = 3 * shape[2] * shape[3];
-
-    RF_ALLOC(pixels, n);
-    RF_TRY(rf_memory_alloc(rf_stream_backend(s), RF_MEMORY_DEVICE, (size_t)n * sizeof(float),
-                           &device));
-    rf_view images = rf_view_nd(device, RF_F32, 4, shape);
+    rf_view images = {0};
     for (int64_t i = 0; i < n_captures; i++) {
         hooks[i] = (rf_hook){.point = captures[i].point, .fn = keep, .user = &captures[i]};
     }
@@ -80,17 +69,12 @@ static rf_status run_pictures(rf_vit *vit, rf_stream *s, const rf_transform *tra
         for (int64_t i = 0; i < n_captures; i++) {
             captures[i].picture = p;
         }
-        RF_TRY(rf_picture_load(paths[p], &picture));
-        RF_TRY_DOING(rf_transform_apply(transform, &picture, pixels), "%s", paths[p]);
-        rf_picture_fini(&picture);
-        RF_TRY(rf_copy_in(s, device, pixels, (size_t)n * sizeof(float)));
-        RF_TRY(rf_vit_forward(vit, s, &images, hooks, n_captures, RF_VIT_STOP_AFTER_HOOKS, NULL));
+        RF_TRY(rf_session_load(m, (const char *const *)&paths[p], 1, &images));
+        RF_TRY(rf_vit_forward(m->vit, m->stream, &images, hooks, n_captures,
+                              RF_VIT_STOP_AFTER_HOOKS, NULL));
         rf_progress("activations", p + 1, n_paths, paths[p]);
     }
 fail:
-    rf_picture_fini(&picture);
-    rf_memory_free(rf_stream_backend(s), RF_MEMORY_DEVICE, device);
-    rf_free(pixels);
     return status;
 }
 
@@ -144,17 +128,11 @@ static rf_status run(rf_cli *cli)
 {
     static const char *const keys[] = {"hooks", "out", "threads", NULL};
     rf_status status = RF_OK;
-    rf_backend *be = NULL;
-    rf_stream *s = NULL;
-    rf_vit *vit = NULL;
-    rf_transform transform;
+    rf_session m = {0};
     capture *captures = NULL;
-    int64_t n_captures = 0, n_threads_wanted = 0;
-    int n_words = 0, n_threads = 0;
+    int64_t n_captures = 0;
+    const int n_words = rf_cli_n_words(cli);
 
-    while (n_words < cli->n_args && strchr(cli->args[n_words], '=') == NULL) {
-        n_words++;
-    }
     RF_TRY(rf_cli_check_keys(cli, n_words, keys));
     const char *names = rf_cli_value(cli, n_words, "hooks", NULL);
     const char *out = rf_cli_value(cli, n_words, "out", NULL);
@@ -163,28 +141,19 @@ static rf_status run(rf_cli *cli)
                 rf_command_activations.usage);
     }
     char **paths = cli->args + 1;
-    int64_t n_paths = n_words - 1;
-    RF_TRY(rf_parse_i64(rf_cli_value(cli, n_words, "threads", "0"), &n_threads_wanted));
-    RF_TRY(rf_cli_threads(cli, n_threads_wanted, &n_threads));
-    RF_TRY(rf_backend_cpu_create(n_threads, &be));
-    RF_TRY(rf_stream_create(be, &s));
-    RF_TRY(rf_transform_load(cli->args[0], &transform));
-    const rf_vit_opts opts = {.image_height = rf_transform_height(&transform),
-                              .image_width = rf_transform_width(&transform)};
-    RF_TRY(rf_vit_open(be, cli->args[0], &opts, &vit));
+    const int64_t n_paths = n_words - 1;
+    RF_TRY(rf_cli_session(cli, cli->args[0], &m));
     RF_ALLOC(captures, MAX_HOOKS);
-    RF_TRY(find_hooks(rf_vit_get_config(vit), names, captures, n_paths, &n_captures));
-    RF_TRY(run_pictures(vit, s, &transform, paths, n_paths, captures, n_captures));
-    RF_TRY(write_file(out, rf_vit_get_config(vit), captures, n_captures, paths, n_paths));
+    RF_TRY(find_hooks(rf_vit_get_config(m.vit), names, captures, n_paths, &n_captures));
+    RF_TRY(run_pictures(&m, paths, n_paths, captures, n_captures));
+    RF_TRY(write_file(out, rf_vit_get_config(m.vit), captures, n_captures, paths, n_paths));
     print_captures(cli, captures, n_captures, out);
 fail:
     for (int64_t i = 0; captures != NULL && i < MAX_HOOKS; i++) {
         rf_free(captures[i].values);
     }
     rf_free(captures);
-    rf_vit_close(vit);
-    rf_stream_destroy(s);
-    rf_backend_destroy(be);
+    rf_session_close(&m);
     return status;
 }
 

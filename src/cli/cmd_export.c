@@ -19,6 +19,7 @@ static rf_status export_coder(rf_backend *be, rf_stream *s, const rf_run *opened
         .model_name = model->name,
         .hook_name = settings->coders[idx].coder.input,
         .pictures_path = settings->data.path,
+        .weight_processing = rf_run_weight_processing(opened),
         .n_positions = model->n_prefix + grid * grid,
         .image_size = image_size,
         .step = rf_run_step(opened),

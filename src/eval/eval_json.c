@@ -186,6 +186,7 @@ static rf_status append_origin(rf_str *out, const rf_eval_report *r)
     RF_TRY(append_text(out, 2, "model", r->model_name));
     RF_TRY(append_text(out, 2, "model_path", r->model_path));
     RF_TRY(append_hash(out, 2, "model_hash", r->model_hash));
+    RF_TRY(append_text(out, 2, "weight_processing", r->weight_processing));
     RF_TRY(append_text(out, 2, "pictures", r->pictures_path));
     RF_TRY(append_hash(out, 2, "pictures_hash", r->pictures_hash));
     RF_TRY(append_hash(out, 2, "settings_hash", r->settings_hash));

@@ -132,6 +132,7 @@ static rf_status describe(const rf_run *run, const bench *b, rf_eval_report *out
     RF_TRY(hash_settings(settings->output.dir, &out->settings_hash));
     out->step = rf_run_step(run);
     out->model_hash = rf_vit_hash(b->vit);
+    rf_vit_processing_name(rf_vit_processing(b->vit), out->weight_processing);
     out->pictures_hash = rf_picture_list_hash(b->pictures);
     out->seed = (uint64_t)settings->train.seed;
 fail:

@@ -139,6 +139,7 @@ static rf_status write_metadata(const rf_coder *coder, const rf_exchange_origin 
         append_text(out, "refract_tokens", rf_token_class_names[rf_coder_token_class(settings)]));
     RF_TRY(append_count(out, "refract_step", origin->step, 0));
     RF_TRY(append_count(out, "refract_image_size", origin->image_size, 1));
+    RF_TRY(append_text(out, "refract_weight_processing", origin->weight_processing));
     RF_TRY(append_hash(out, "refract_model_hash", origin->model_hash));
     RF_TRY(append_hash(out, "refract_pictures_hash", origin->pictures_hash));
     RF_TRY(rf_str_append(out, "\n  }\n"));

@@ -78,6 +78,7 @@ static rf_status write_header(rf_h5_file *f, const rf_checkpoint *c)
     RF_TRY(write_i64(f, "n_coders", &c->n_coders, 1));
     RF_TRY(write_i64(f, "picture_hash", &picture_hash, 1));
     RF_TRY(write_i64(f, "model_hash", &model_hash, 1));
+    RF_TRY(rf_h5_write_text(f, "weight_processing", c->weight_processing));
     RF_TRY(rf_h5_write_text(f, "settings", c->settings));
     RF_TRY(rf_h5_write_text(f, "refract", RF_VERSION));
     RF_TRY(rf_h5_write_text(f, "backend", c->backend));
@@ -134,6 +135,7 @@ fail:
 
 void rf_checkpoint_header_fini(rf_checkpoint_header *header)
 {
+    rf_free(header->weight_processing);
     rf_free(header->settings);
     rf_free(header->backend);
     *header = (rf_checkpoint_header){0};
@@ -159,6 +161,16 @@ fail:
     return status;
 }
 
+/* Before there was any, files did not say. */
+static rf_status read_weight_processing(const rf_h5_file *f, char **out)
+{
+    if (rf_h5_has(f, "weight_processing")) {
+        return rf_h5_read_text(f, "weight_processing", out);
+    }
+    *out = rf_strdup("none");
+    return *out == NULL ? RF_ERR_NO_MEMORY : RF_OK;
+}
+
 static rf_status read_header(const rf_h5_file *f, const char *path, rf_checkpoint_header *out)
 {
     rf_status status = RF_OK;
@@ -169,6 +181,7 @@ static rf_status read_header(const rf_h5_file *f, const char *path, rf_checkpoin
     RF_TRY(read_i64(f, "n_coders", &out->n_coders, 1));
     RF_TRY(read_i64(f, "picture_hash", &picture_hash, 1));
     RF_TRY(read_i64(f, "model_hash", &model_hash, 1));
+    RF_TRY(read_weight_processing(f, &out->weight_processing));
     RF_TRY(rf_h5_read_text(f, "settings", &out->settings));
     RF_TRY(rf_h5_read_text(f, "backend", &out->backend));
     out->picture_hash = (uint64_t)picture_hash;

@@ -133,8 +133,7 @@ static rf_status write_coders(const rf_training *t)
         const rf_trained *c = &t->coders[i];
         RF_TRY(rf_run_folder_coder(t->settings->output.dir, c->spec->coder.name, folder));
         RF_TRY(rf_path_join(path, folder, "coder.safetensors"));
-        RF_TRY(rf_summary_write_coder(path, t->stream, c->coder, c->spec, rf_vit_get_config(t->vit),
-                                      t->model_hash, t->picture_hash));
+        RF_TRY(rf_summary_write_coder(path, t->stream, c->coder, c->spec, t->vit, t->picture_hash));
     }
 fail:
     return status;

@@ -97,8 +97,9 @@ typedef struct rf_checkpoint_coder {
 typedef struct rf_checkpoint {
     int64_t tick;
     uint64_t picture_hash, model_hash;
-    const char *settings; /* YAML */
-    const char *backend;  /* rf_backend_describe */
+    char weight_processing[128]; /* rf_vit_processing_name */
+    const char *settings;        /* YAML */
+    const char *backend;         /* rf_backend_describe */
     rf_checkpoint_coder *coders;
     int64_t n_coders;
 } rf_checkpoint;
@@ -109,7 +110,8 @@ rf_status rf_checkpoint_write(const char *path, rf_stream *s, const rf_checkpoin
 typedef struct rf_checkpoint_header {
     int64_t tick, n_coders;
     uint64_t picture_hash, model_hash;
-    char *settings; /* owned, as is the next */
+    char *weight_processing; /* owned, as are the next */
+    char *settings;
     char *backend;
 } rf_checkpoint_header;
 
@@ -159,8 +161,8 @@ rf_status rf_summary_write(const char *path, const rf_summary_row *rows, int64_t
 /* coder.safetensors: W_enc [F, D], b_enc [F], W_dec [F, D], b_dec [D] and metadata that say what it
  * is of. */
 rf_status rf_summary_write_coder(const char *path, rf_stream *s, const rf_coder *coder,
-                                 const rf_coder_spec *spec, const rf_vit_config *model,
-                                 uint64_t model_hash, uint64_t picture_hash);
+                                 const rf_coder_spec *spec, const rf_vit *model,
+                                 uint64_t picture_hash);
 
 /* ---- run_parts: what a run is made of ----------------------------------------------------------
  */

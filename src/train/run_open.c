@@ -5,6 +5,7 @@
 
 struct rf_run {
     char checkpoint[RF_PATH_LEN];
+    char *weight_processing;
     rf_run_settings *settings;
     int64_t step;
 };
@@ -48,7 +49,9 @@ fail:
     return status;
 }
 
-static rf_status check_checkpoint(const char *path, int64_t tick, const rf_run_settings *settings)
+/* `processing` gets what its weights had been through, to be freed. */
+static rf_status check_checkpoint(const char *path, int64_t tick, const rf_run_settings *settings,
+                                  char **processing)
 {
     rf_status status = RF_OK;
     rf_checkpoint_header header = {0};
@@ -60,6 +63,9 @@ static rf_status check_checkpoint(const char *path, int64_t tick, const rf_run_s
                 path, header.tick, header.n_coders, tick, settings->n_coders);
     }
     RF_TRY(check_coders(path, settings));
+    rf_free(*processing);
+    *processing = header.weight_processing;
+    header.weight_processing = NULL;
 fail:
     rf_checkpoint_header_fini(&header);
     return status;
@@ -76,7 +82,8 @@ static rf_status find_checkpoint(rf_run *run, const char *dir)
     }
     for (int64_t i = n; i-- > 0;) {
         RF_TRY(rf_run_folder_checkpoint(dir, ticks[i], run->checkpoint));
-        status = check_checkpoint(run->checkpoint, ticks[i], run->settings);
+        status =
+            check_checkpoint(run->checkpoint, ticks[i], run->settings, &run->weight_processing);
         if (status == RF_OK) {
             run->step = ticks[i];
             break;
@@ -118,6 +125,7 @@ void rf_run_close(rf_run *run)
 {
     if (run != NULL) {
         rf_run_settings_free(run->settings);
+        rf_free(run->weight_processing);
         rf_free(run);
     }
 }
@@ -130,6 +138,11 @@ const rf_run_settings *rf_run_get_settings(const rf_run *run)
 int64_t rf_run_step(const rf_run *run)
 {
     return run->step;
+}
+
+const char *rf_run_weight_processing(const rf_run *run)
+{
+    return run->weight_processing;
 }
 
 const char *rf_run_checkpoint_path(const rf_run *run)

@@ -84,6 +84,7 @@ static rf_status describe(const rf_training *t, rf_checkpoint *out)
                            .settings = t->settings_yaml.data,
                            .backend = rf_backend_describe(t->be),
                            .n_coders = n};
+    rf_vit_processing_name(rf_vit_processing(t->vit), out->weight_processing);
     RF_ALLOC(out->coders, n);
     for (int64_t i = 0; i < n; i++) {
         const rf_trained *c = &t->coders[i];
@@ -134,6 +135,7 @@ static rf_status check_same_run(const rf_training *t, const rf_checkpoint_header
 {
     rf_status status = RF_OK;
     rf_run_settings *then = NULL;
+    char processing[128];
 
     if (rf_run_settings_parse(header->settings, path, NULL, 0, &then) != RF_OK) {
         RF_FAIL(RF_ERR_FORMAT, "the settings in the checkpoint cannot be read: %s",
@@ -149,6 +151,13 @@ static rf_status check_same_run(const rf_training *t, const rf_checkpoint_header
         RF_FAIL(RF_ERR_SETTING,
                 "model.path '%s' has other weights than the checkpoint '%s' was trained on",
                 t->settings->model.path, path);
+    }
+    rf_vit_processing_name(rf_vit_processing(t->vit), processing);
+    if (strcmp(header->weight_processing, processing) != 0) {
+        RF_FAIL(RF_ERR_SETTING,
+                "the model's weights are processed by '%s' and were by '%.200s' in the checkpoint "
+                "'%s'",
+                processing, header->weight_processing, path);
     }
     if (strcmp(header->backend, rf_backend_describe(t->be)) != 0) {
         rf_log(RF_LOG_WARN, "the checkpoint was written by '%s', this is '%s': bits may differ",

@@ -130,11 +130,12 @@ static rf_str *add(metadata *m, const char *key)
 }
 
 static rf_status fill_metadata(metadata *m, const rf_coder *coder, const rf_coder_state *state,
-                               const rf_coder_spec *spec, const rf_vit_config *model,
-                               uint64_t model_hash, uint64_t picture_hash)
+                               const rf_coder_spec *spec, const rf_vit *model,
+                               uint64_t picture_hash)
 {
     rf_status status = RF_OK;
     rf_str *settings = NULL;
+    char processing[128];
     RF_TRY(rf_str_append(add(m, "format"), "refract coder"));
     RF_TRY(rf_str_append(add(m, "format_version"), "1"));
     RF_TRY(rf_str_append(add(m, "refract"), "%s", RF_VERSION));
@@ -144,8 +145,10 @@ static rf_status fill_metadata(metadata *m, const rf_coder *coder, const rf_code
     RF_TRY(rf_str_append(add(m, "input"), "%s", spec->coder.input));
     RF_TRY(rf_str_append(add(m, "tokens"), "%s",
                          rf_token_class_names[rf_coder_token_class(&spec->coder)]));
-    RF_TRY(rf_str_append(add(m, "model"), "%s", model->name));
-    RF_TRY(rf_str_append(add(m, "model_hash"), "%016" PRIx64, model_hash));
+    RF_TRY(rf_str_append(add(m, "model"), "%s", rf_vit_get_config(model)->name));
+    RF_TRY(rf_str_append(add(m, "model_hash"), "%016" PRIx64, rf_vit_hash(model)));
+    RF_TRY(rf_str_append(add(m, "weight_processing"), "%s",
+                         rf_vit_processing_name(rf_vit_processing(model), processing)));
     RF_TRY(rf_str_append(add(m, "picture_hash"), "%016" PRIx64, picture_hash));
     RF_TRY(rf_str_append(add(m, "variance"), "%.9g", (double)state->variance));
     RF_TRY(rf_str_append(add(m, "steps"), "%" PRId64, state->counters[RF_COUNTER_STEPS]));
@@ -182,8 +185,8 @@ fail:
 }
 
 rf_status rf_summary_write_coder(const char *path, rf_stream *s, const rf_coder *coder,
-                                 const rf_coder_spec *spec, const rf_vit_config *model,
-                                 uint64_t model_hash, uint64_t picture_hash)
+                                 const rf_coder_spec *spec, const rf_vit *model,
+                                 uint64_t picture_hash)
 {
     rf_status status = RF_OK;
     rf_named_tensor tensors[RF_CODER_N_PARAMETERS] = {{0}};
@@ -192,7 +195,7 @@ rf_status rf_summary_write_coder(const char *path, rf_stream *s, const rf_coder 
     rf_coder_state state;
 
     RF_TRY(rf_coder_get_state(coder, s, &state));
-    RF_TRY(fill_metadata(&m, coder, &state, spec, model, model_hash, picture_hash));
+    RF_TRY(fill_metadata(&m, coder, &state, spec, model, picture_hash));
     RF_TRY(copy_parameters(s, coder, tensors, host));
     RF_TRY(rf_safetensors_write(path, tensors, RF_CODER_N_PARAMETERS, m.pairs, m.n));
 fail:

@@ -47,7 +47,7 @@ static const rf_setting model_rows[] = {
     PROCESS(fold_ln, "Fold the norms' weight and bias into the maps that read them."),
     PROCESS(center_writing_weights, "Take the mean out of what is written to the stream."),
     PROCESS(fold_value_biases, "Fold b_V into b_O."),
-    PROCESS(refactor_attention, "Balanced factors of W_V W_O and W_Q W_K^T."),
+    PROCESS(refactor_attention, "W_V W_O and W_Q W_K^T as the factors of their SVD."),
 };
 
 const rf_settings_table rf_model_settings_table = {

@@ -74,7 +74,6 @@ rf_status rf_cache_create(rf_vit *vit, const char *const *filters, int64_t n_fil
     RF_REQUIRE(n_filters >= 0, "n_filters=%" PRId64 ", expected >= 0", n_filters);
     RF_ALLOC(cache, 1);
     cache->vit = vit;
-    cache->processing = vit->processing;
     cache->is_full = n_filters == 0;
     if (n_filters == 0) {
         RF_TRY(add_filter(cache, NULL));
@@ -113,6 +112,13 @@ rf_status rf_cache_begin(rf_cache *cache, rf_stream *s, int64_t n_images)
     rf_status status = RF_OK;
     cache->n_images = 0;
     cache->is_complete = false;
+    cache->processing = cache->vit->processing;
+    for (int64_t i = 0; i < cache->n_entries; i++) {
+        cache->entries[i].is_filled = false;
+    }
+    for (int64_t i = 0; i < cache->n_entries; i++) {
+        cache->entries[i].is_filled = false;
+    }
     if (n_images > cache->capacity) {
         RF_TRY(rf_stream_synchronise(s)); /* nothing may still read what is given back */
         free_data(cache);
@@ -159,7 +165,7 @@ rf_status rf_cache_need(const rf_cache *cache, rf_site site, int64_t layer, rf_v
     rf_status status = RF_OK;
     rf_hook_point point;
     const rf_cache_entry *entry = rf_cache_entry_at(cache, site, layer);
-    if (entry == NULL || cache->n_images == 0) {
+    if (entry == NULL || !entry->is_filled) {
         RF_BUG(rf_hook_point_at(&cache->vit->config, site, layer, &point),
                "a model without site %d in layer %" PRId64, (int)site, layer);
         RF_FAIL(RF_ERR_NOT_FOUND, "the cache does not hold '%s'", point.name);
@@ -202,7 +208,7 @@ int64_t rf_cache_n_points(const rf_cache *cache)
 
 const rf_hook_point *rf_cache_point(const rf_cache *cache, int64_t idx)
 {
-    return &cache->entries[idx].point;
+    return idx >= 0 && idx < cache->n_entries ? &cache->entries[idx].point : NULL;
 }
 
 unsigned rf_cache_processing(const rf_cache *cache)

@@ -19,14 +19,18 @@ bool rf_compared_is_close(const rf_compared *p)
     return p->error <= p->allowed; /* false for what is not a number */
 }
 
-int64_t rf_comparison_worst(const rf_comparison *c)
+static bool is_worse(const rf_compared *a, const rf_compared *b)
+{
+    const bool a_is_close = rf_compared_is_close(a), b_is_close = rf_compared_is_close(b);
+    return a_is_close != b_is_close ? b_is_close : a->error > b->error;
+}
+
+int64_t rf_comparison_worst(const rf_comparison *c, int64_t layer)
 {
     int64_t worst = -1;
-    double most = -1.0;
     for (int64_t i = 0; i < c->n_points; i++) {
-        const double ratio = c->points[i].error / c->points[i].allowed;
-        if (!(ratio <= most)) {
-            most = ratio;
+        if ((layer == RF_ANY_LAYER || c->points[i].layer == layer) &&
+            (worst < 0 || is_worse(&c->points[i], &c->points[worst]))) {
             worst = i;
         }
     }
@@ -94,8 +98,8 @@ fail:
 
 /* ---- one point ------------------------------------------------------------------------------- */
 
-/* |a - b| / |b| of n numbers; equal infinities (masked scores) count as equal. */
-static double row_error(const float *a, const float *b, int64_t n)
+/* |a - b| / max(|b|, least) of n numbers; equal infinities (masked scores) count as equal. */
+static double row_error(const float *a, const float *b, int64_t n, double least)
 {
     double error = 0.0, norm = 0.0;
     for (int64_t i = 0; i < n; i++) {
@@ -106,15 +110,15 @@ static double row_error(const float *a, const float *b, int64_t n)
         error += d * d;
         norm += (double)b[i] * (double)b[i];
     }
-    error = error == 0.0 ? 0.0 : sqrt(error) / fmax(sqrt(norm), 1e-30);
+    error = error == 0.0 ? 0.0 : sqrt(error) / fmax(sqrt(norm), least);
     return isfinite(error) ? error : INFINITY;
 }
 
-static double largest_error(const float *a, const float *b, int64_t n, int64_t row)
+static double largest_error(const float *a, const float *b, int64_t n, int64_t row, double least)
 {
     double most = 0.0;
     for (int64_t i = 0; i < n / row; i++) {
-        most = fmax(most, row_error(a + i * row, b + i * row, row));
+        most = fmax(most, row_error(a + i * row, b + i * row, row, least));
     }
     return most;
 }
@@ -172,25 +176,27 @@ typedef struct comparing {
     rf_comparison *result;
 } comparing;
 
-/* Compare `act` with the tensor of its name; `row` is the length of a token's vector. */
-static rf_status compare(comparing *c, const char *name, int64_t layer, int64_t row,
-                         const rf_view *act, rf_stream *s)
+/* Compare `act` with the tensor of `point`'s name; `row` is the length of a token's vector. */
+static rf_status compare(comparing *c, const rf_hook_point *point, int64_t row, const rf_view *act,
+                         rf_stream *s)
 {
     rf_status status = RF_OK;
     float *got = NULL, *want = NULL;
     rf_compared *p = &c->result->points[c->result->n_points];
-    const rf_named_tensor *t = rf_tensor_file_find(c->reference, name);
+    const rf_named_tensor *t = rf_tensor_file_find(c->reference, point->name);
     const int64_t n = rf_view_n_elems(act);
-    RF_TRY(check_shape(name, act, t));
+    /* The softmax reads scores as they are: beside 1, what is left of one that cancels is small. */
+    const double least = point->site == RF_SITE_ATTN_SCORES ? 1.0 : 1e-30;
+    RF_TRY(check_shape(point->name, act, t));
     RF_ALLOC(got, n);
     RF_ALLOC(want, n);
     RF_TRY(rf_copy_out(s, got, act->data, (size_t)n * sizeof *got));
     RF_TRY(rf_stream_synchronise(s));
     RF_TRY(rf_named_tensor_read_f32(t, want));
-    RF_TRY(rf_format(p->name, sizeof p->name, "%s", name));
-    p->layer = layer;
-    p->error = largest_error(got, want, n, row);
-    RF_TRY(find_allowed(c->reference, name, c->tolerance, &p->allowed));
+    RF_TRY(rf_format(p->name, sizeof p->name, "%s", point->name));
+    p->layer = point->layer;
+    p->error = largest_error(got, want, n, row, least);
+    RF_TRY(find_allowed(c->reference, point->name, c->tolerance, &p->allowed));
     c->result->n_points++;
 fail:
     rf_free(want);
@@ -205,7 +211,7 @@ static rf_status compare_point(void *user, const rf_hook_point *point, const rf_
     const bool in_heads =
         point->shape == RF_HOOK_HEADS || point->shape == RF_HOOK_HEAD_RESID; /* heads together */
     const int64_t row = in_heads ? act->shape[act->n_dims - 2] * last : last;
-    return compare(user, point->name, point->layer, row, act, s);
+    return compare(user, point, row, act, s);
 }
 
 static rf_status compare_output(comparing *c, const char *name, int64_t layer, const rf_view *out,
@@ -216,7 +222,9 @@ static rf_status compare_output(comparing *c, const char *name, int64_t layer, c
     const bool is_wanted = rf_tensor_file_find(c->reference, name) != NULL;
     rf_comparison *r = c->result;
     if (is_there && is_wanted) {
-        RF_TRY(compare(c, name, layer, out->shape[1], out, s));
+        rf_hook_point point = {.site = RF_SITE_POST_HEAD, .layer = layer};
+        RF_TRY(rf_format(point.name, sizeof point.name, "%s", name));
+        RF_TRY(compare(c, &point, out->shape[1], out, s));
     } else if (is_wanted) {
         RF_TRY(rf_format(r->missing[r->n_missing++], RF_NAME_LEN, "%s", name));
     } else if (is_there) {

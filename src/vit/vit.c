@@ -40,6 +40,7 @@ rf_status rf_vit_open(rf_backend *be, const char *folder, const rf_vit_opts *opt
     vit->products = files.opts.products;
     RF_TRY(rf_stream_create(be, &s));
     RF_TRY(rf_weights_load(be, s, &files, &vit->weights));
+    RF_TRY(rf_vit_process_weights(vit, s, files.opts.processing));
     RF_TRY(read_class_names(&files, vit));
     *out = vit;
     vit = NULL;
@@ -60,6 +61,7 @@ void rf_vit_close(rf_vit *vit)
     }
     rf_free(vit->class_names);
     rf_workspace_fini(vit);
+    rf_backward_fini(vit);
     rf_weights_fini(vit->be, &vit->weights);
     rf_free(vit);
 }
@@ -90,34 +92,6 @@ const char *rf_vit_class_name(const rf_vit *vit, int64_t idx)
     return vit->class_names != NULL && idx >= 0 && idx < vit->config.n_classes
                ? vit->class_names[idx]
                : NULL;
-}
-
-int64_t rf_vit_weight_bytes(const rf_vit_config *config)
-{
-    const int64_t d = config->d_model, m = config->d_mlp;
-    const int64_t patch = config->n_channels * config->patch_size * config->patch_size;
-    int64_t block = 4 * d * d + 4 * d + 2 * d * m + m + d + 4 * d;
-    block += config->has_layer_scale ? 2 * d : 0;
-    int64_t n = patch * d + d + d + config->n_tokens * d + config->n_layers * block + 2 * d;
-    n += config->has_ln_pre ? 2 * d : 0;
-    n += config->has_projection ? d * config->d_out : 0;
-    n += config->n_classes * (2 * d + 1); /* the wider of the heads */
-    return n * (int64_t)sizeof(float);
-}
-
-double rf_vit_flop(const rf_vit_config *config, int64_t last_layer)
-{
-    const double d = (double)config->d_model, m = (double)config->d_mlp;
-    const double t = (double)config->n_tokens, n = (double)config->n_patches;
-    const double patch = (double)(config->n_channels * config->patch_size * config->patch_size);
-    const int64_t n_blocks = rf_min_i64(last_layer + 1, config->n_layers);
-    const double block = 2.0 * t * d * (4.0 * d + 2.0 * m) + 4.0 * t * t * d;
-    double sum = 2.0 * n * patch * d + block * (double)n_blocks;
-    if (last_layer >= config->n_layers) {
-        sum += config->has_projection ? 2.0 * d * (double)config->d_out : 0.0;
-        sum += 4.0 * d * (double)config->n_classes;
-    }
-    return sum;
 }
 
 unsigned rf_vit_processing(const rf_vit *vit)

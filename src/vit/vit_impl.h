@@ -6,97 +6,239 @@
 
 /* ---- arch.c: the architecture table --------------------------------------------------------- */
 
-/* Parts of a model that have weights of their own. Those from RF_PART_LN1 on exist once a layer. */
+/* Parts of a model that have weights of their own, and what rows of the table call them. Those from
+ * LN1 on exist once a layer. */
+#define RF_PART_LIST(X)                                                                            \
+    X(PATCH, "patch")                                                                              \
+    X(TOKEN, "token") /* text: token embeddings */                                                 \
+    X(CLS, "cls")                                                                                  \
+    X(DISTILLED, "distilled")                                                                      \
+    X(REGISTERS, "registers")                                                                      \
+    X(POSITION, "position")                                                                        \
+    X(RELATIVE_SHARED, "relative_shared") /* one table of relative position biases for all */      \
+    X(LN_PRE, "ln_pre")                                                                            \
+    X(LN_FINAL, "ln_final")                                                                        \
+    X(PROJECTION, "projection")                                                                    \
+    X(HEAD, "head")                                                                                \
+    X(HEAD_DISTILLED, "head_distilled")                                                            \
+    X(POOL_PROBE, "pool_probe") /* and to POOL_FC2: RF_POOL_ATTENTION */                           \
+    X(POOL_LN_Q, "pool_ln_q")                                                                      \
+    X(POOL_LN_K, "pool_ln_k")                                                                      \
+    X(POOL_QKV, "pool_qkv")                                                                        \
+    X(POOL_KV, "pool_kv")                                                                          \
+    X(POOL_Q, "pool_q")                                                                            \
+    X(POOL_K, "pool_k")                                                                            \
+    X(POOL_V, "pool_v")                                                                            \
+    X(POOL_O, "pool_o")                                                                            \
+    X(POOL_LN, "pool_ln")                                                                          \
+    X(POOL_FC1, "pool_fc1")                                                                        \
+    X(POOL_FC2, "pool_fc2")                                                                        \
+    X(LN1, "ln1")                                                                                  \
+    X(QKV, "qkv") /* rows of q, k and v in one matrix */                                           \
+    X(Q, "q")                                                                                      \
+    X(K, "k")                                                                                      \
+    X(V, "v")                                                                                      \
+    X(Q_BIAS, "q_bias") /* where it is not called as its matrix is; and the next two */            \
+    X(K_BIAS, "k_bias")                                                                            \
+    X(V_BIAS, "v_bias")                                                                            \
+    X(ATTN_LN, "attn_ln")                                                                          \
+    X(RELATIVE, "relative") /* a layer's own table of relative position biases */                  \
+    X(O, "o")                                                                                      \
+    X(SCALE1, "scale1")                                                                            \
+    X(LN2, "ln2")                                                                                  \
+    X(GATE_FC1, "gate_fc1") /* rows of gate and fc1 in one matrix */                               \
+    X(GATE, "gate")                                                                                \
+    X(FC1, "fc1")                                                                                  \
+    X(MLP_LN, "mlp_ln")                                                                            \
+    X(FC2, "fc2")                                                                                  \
+    X(SCALE2, "scale2")
+
 typedef enum rf_part {
-    RF_PART_PATCH,
-    RF_PART_TOKEN, /* text: token embeddings */
-    RF_PART_CLS,
-    RF_PART_DISTILLED,
-    RF_PART_REGISTERS,
-    RF_PART_POSITION,
-    RF_PART_LN_PRE,
-    RF_PART_LN_FINAL,
-    RF_PART_PROJECTION,
-    RF_PART_HEAD,
-    RF_PART_HEAD_DISTILLED,
-    RF_PART_POOL_PROBE, /* and to POOL_FC2: RF_POOL_ATTENTION */
-    RF_PART_POOL_LN_Q,
-    RF_PART_POOL_LN_K,
-    RF_PART_POOL_QKV,
-    RF_PART_POOL_KV,
-    RF_PART_POOL_Q,
-    RF_PART_POOL_K,
-    RF_PART_POOL_V,
-    RF_PART_POOL_O,
-    RF_PART_POOL_LN,
-    RF_PART_POOL_FC1,
-    RF_PART_POOL_FC2,
-    RF_PART_LN1,
-    RF_PART_QKV, /* rows of q, k and v in one matrix */
-    RF_PART_Q,
-    RF_PART_K,
-    RF_PART_V,
-    RF_PART_ATTN_LN,
-    RF_PART_RELATIVE, /* table of relative position biases */
-    RF_PART_O,
-    RF_PART_SCALE1,
-    RF_PART_LN2,
-    RF_PART_GATE_FC1, /* rows of gate and fc1 in one matrix */
-    RF_PART_GATE,
-    RF_PART_FC1,
-    RF_PART_MLP_LN,
-    RF_PART_FC2,
-    RF_PART_SCALE2,
-    RF_N_PARTS
+#define RF_PART_ENUM(name, word) RF_PART_##name,
+    RF_PART_LIST(RF_PART_ENUM)
+#undef RF_PART_ENUM
+        RF_N_PARTS
 } rf_part;
 
-enum { RF_MAX_SPELLINGS = 4, RF_MAX_WORDS = 4 };
+enum { RF_MAX_SPELLINGS = 4, RF_MAX_WORDS = 6, RF_MAX_KEYS = 64 };
 
-/* A family: one row. Names of weights are prefix + spelling (+ ".weight", ".bias"), every prefix
- * with every spelling; projection and head stand outside the prefix. */
+typedef enum rf_presence { RF_ABSENT, RF_OPTIONAL, RF_REQUIRED } rf_presence;
+typedef enum rf_positions {
+    RF_POSITIONS_NONE,
+    RF_POSITIONS_STORED,
+    RF_POSITIONS_SINUSOID /* VideoMAE: computed, of no file */
+} rf_positions;
+typedef enum rf_prefix_positions {
+    RF_PREFIX_POSITIONS_ALL, /* every prefix token has a row of its own */
+    RF_PREFIX_POSITIONS_CLS, /* CLS and distilled have, registers have not */
+    RF_PREFIX_POSITIONS_NONE
+} rf_prefix_positions;
+typedef enum rf_mlp_rule { RF_MLP_PLAIN, RF_MLP_TWO_THIRDS } rf_mlp_rule;
+typedef enum rf_patch_order { RF_PATCH_CTYX, RF_PATCH_YXC } rf_patch_order;
+typedef enum rf_interpolation {
+    RF_INTERPOLATE_NOT,
+    RF_INTERPOLATE_BICUBIC,
+    RF_INTERPOLATE_BICUBIC_ANTIALIAS,
+    RF_INTERPOLATE_BILINEAR_ANTIALIAS
+} rf_interpolation;
+
+/* A config in the making. Sizes of 0 are taken from the weights' shapes. */
+typedef struct rf_draft {
+    rf_vit_config config;
+    double eps, eps_final, mlp_ratio, pool_mlp_ratio;
+    int64_t head_width, image_size, n_context, n_native_patches;
+    bool patch_bias, q_bias, k_bias, v_bias, o_bias, mlp_bias, projection_bias, head_bias;
+    bool mean_pooling, fc_norm, fc_norm_given, attentional_pool;
+    bool relative, relative_shared, absolute_positions, embed_prefix, is_causal, quick_gelu;
+    rf_presence final_norm, projection, head;
+    rf_positions positions;
+    rf_prefix_positions prefix_positions;
+    rf_mlp_rule mlp_rule;
+    rf_patch_order patch_order;
+    rf_interpolation interpolation;
+} rf_draft;
+
+/* What is done with the value of a key of config.json. */
+typedef enum rf_key_how {
+    RF_KEY_VALUE,
+    RF_KEY_NOT,     /* the switch is its opposite */
+    RF_KEY_PRESENT, /* the switch is on where the key has a value other than null */
+    RF_KEY_REFUSED, /* only absent, null, false or 0 will do; `field` says what it means */
+    RF_KEY_NEEDED   /* only absent or true will do; `field` says what it means */
+} rf_key_how;
+
+typedef struct rf_key {
+    const char *field; /* of the settings table of drafts; NULL ends a list */
+    const char *key;   /* dotted, in the tower's part of the config; "/..." in the whole */
+    rf_key_how how;
+} rf_key;
+
+typedef struct rf_vit_files rf_vit_files;
+
+/* A family: one row. A tensor's name is prefix + spelling + ".weight" or ".bias", where spellings
+ * of parts that are no linear map and no norm are whole. In a spelling {l} is the layer; a leading
+ * '/' leaves the prefix out; a trailing '_' takes "weight" and "bias" without the dot; a trailing
+ * ":in_out" says that the tensor of that very name is the matrix, stored [in, out]. Later keys
+ * overrule earlier ones. */
 typedef struct rf_arch {
     const char *family;
+    const char *library;
+    rf_vit_tower tower;
     const char *model_types[RF_MAX_WORDS];
     const char *config_roots[RF_MAX_WORDS]; /* where a whole model's config keeps the tower's */
     const char *prefixes[RF_MAX_WORDS];
+    const char *settings; /* of drafts, as "key: value, ...": the family's switches, and what the
+                             library takes where the config lacks a key */
+    const rf_key *keys, *more_keys;
     const char *names[RF_N_PARTS][RF_MAX_SPELLINGS]; /* no first spelling: the family lacks it */
-
-    /* What transformers' configuration class takes where a key is missing. */
-    int64_t d_model, n_layers, n_heads, image_size, patch_size, n_channels;
-    const char *mlp_key;
-    int64_t mlp_default;
-    bool mlp_is_ratio; /* mlp_key times hidden_size */
-    const char *act;
-    double eps;
-    const char *forbidden_key; /* a switch that must be false, and what it would mean */
-    const char *forbidden_meaning;
-
-    bool has_patch_bias, can_interpolate;
-    rf_head_input head_input;
+    rf_status (*resolve)(rf_vit_files *files);       /* switches that follow from others; or NULL */
 } rf_arch;
 
 /* The row of `model_type`; UNSUPPORTED lists the families. */
-rf_status rf_arch_find(const char *model_type, const char *where, const rf_arch **out);
+rf_status rf_arch_find(const char *model_type, rf_vit_tower tower, const char *where,
+                       const rf_arch **out);
+/* The row called `family`, or NULL. */
+const rf_arch *rf_arch_by_family(const char *family);
+int64_t rf_arch_count(void);
+const rf_arch *rf_arch_at(int64_t idx);
+/* The part that rows call `word`, or RF_N_PARTS. */
+rf_part rf_part_by_name(const char *word);
+const char *rf_part_name(rf_part part);
 
-/* ---- config.c ------------------------------------------------------------------------------- */
+/* The tables of one library: arch_transformers.c, arch_video.c, arch_text.c, arch_open_clip.c,
+ * arch_timm.c. */
+typedef struct rf_arch_list {
+    const rf_arch *rows;
+    int64_t n;
+} rf_arch_list;
+extern const rf_arch_list rf_archs_transformers, rf_archs_video, rf_archs_text, rf_archs_open_clip,
+    rf_archs_timm;
 
-/* config.json as `arch` reads it. What only the weights tell (projection, head) is left at none;
- * `native_grid` is the grid that the stored positions are for. */
-typedef struct rf_vit_files {
+/* ---- named.c: architectures by name ---------------------------------------------------------- */
+
+/* Sizes and switches without files. `like` is another name, or a row's family. */
+typedef struct rf_named_arch {
+    const char *name, *like, *settings;
+} rf_named_arch;
+typedef struct rf_named_list {
+    const rf_named_arch *rows;
+    int64_t n;
+} rf_named_list;
+extern const rf_named_list rf_named_hub, rf_named_timm, rf_named_open_clip;
+
+const rf_named_arch *rf_named_find(const char *name);
+/* The row that `name` is like, and its settings over `draft`, from the row's outwards.
+ * UNSUPPORTED names the nearest. */
+rf_status rf_named_apply(const char *name, rf_draft *draft, const rf_arch **row);
+
+/* ---- config_draft.c: the settings of a draft --------------------------------------------------
+ */
+
+extern const rf_settings_table rf_draft_table;
+const rf_setting *rf_draft_field(const char *key); /* or NULL */
+/* What stands for the same as `key`, which was just set, no longer counts (but what is `given`
+ * beside it, [n_rows] or NULL). */
+void rf_draft_forget_rivals(rf_draft *draft, const char *key, const bool *given);
+/* Read "key: value, ..." over `draft`. `what` names the text in messages. */
+rf_status rf_draft_set(rf_draft *draft, const char *settings, const char *what);
+/* Read a map of settings (a user's) over `draft`. */
+rf_status rf_draft_set_yaml(rf_draft *draft, const rf_yaml *map, const char *path);
+/* config_json.c: read `keys` from `tower`, a part of `root` (or NULL). */
+rf_status rf_draft_read_json(rf_draft *draft, const rf_key *keys, const rf_json *root,
+                             const rf_json *tower);
+
+/* ---- config.c, config_finish.c -----------------------------------------------------------------
+ */
+
+/* A model's folder, understood. */
+struct rf_vit_files {
     const rf_arch *arch;
+    rf_arch own_arch; /* where arch is a changed copy of a row */
+    rf_key own_keys[RF_MAX_KEYS];
+    rf_yaml *row;     /* the user's, which own_arch borrows from; or NULL */
+    const char *like; /* named architecture, or NULL: arch alone */
     rf_vit_opts opts;
     rf_json *json;
-    rf_tensor_file *weights; /* NULL: not there, and not needed */
+    const rf_json *tower;      /* the tower's part of it; NULL: it has none */
+    rf_tensor_file *weights;   /* NULL: not there, and not needed */
+    char prefix[RF_NAME_LEN];  /* of the tensors' names in this file */
+    char wrapper[RF_NAME_LEN]; /* the part of it that all tensors have */
+    rf_draft draft;
     rf_vit_config config;
-    int64_t native_grid[3];
-    bool has_qkv_bias;
+    int64_t native_grid[3]; /* that the stored positions are for */
     char folder[RF_PATH_LEN];
-} rf_vit_files;
+};
 
 typedef enum rf_weights_need { RF_WEIGHTS_IF_THERE, RF_WEIGHTS_NEEDED } rf_weights_need;
 rf_status rf_vit_files_open(const char *folder, const rf_vit_opts *opts, rf_weights_need need,
                             rf_vit_files *out);
 void rf_vit_files_close(rf_vit_files *files);
+/* The part of it that needs no disk: files->json (of open_clip_config.json where `is_open_clip`) to
+ * a draft. */
+rf_status rf_vit_files_parse(rf_vit_files *files, bool is_open_clip);
+/* Its end: the switches that follow from others, and the user's settings. */
+rf_status rf_vit_files_settle(rf_vit_files *files);
+/* Sizes that the draft lacks, out of the weights' shapes; optional parts; checks; files->config. */
+rf_status rf_vit_files_finish(rf_vit_files *files);
+/* Open the weights of files->folder and find their prefix. */
+rf_status rf_vit_files_open_weights(rf_vit_files *files, bool is_open_clip, rf_weights_need need);
+
+/* config_families.c: switches that follow from others. */
+rf_status rf_resolve_clip_text(rf_vit_files *files);
+rf_status rf_resolve_siglip(rf_vit_files *files);
+rf_status rf_resolve_dinov2(rf_vit_files *files);
+rf_status rf_resolve_mean_pooling(rf_vit_files *files);
+rf_status rf_resolve_timm(rf_vit_files *files);
+rf_status rf_resolve_open_clip(rf_vit_files *files);
+rf_status rf_resolve_open_clip_text(rf_vit_files *files);
+/* OpenCLIP whose vision tower is timm's: the row and sizes of that architecture. */
+rf_status rf_open_clip_trunk(rf_vit_files *files);
+
+/* ---- row.c ------------------------------------------------------------------------------------
+ */
+
+/* Load files->opts.row into files->own_arch. */
+rf_status rf_row_load(rf_vit_files *files);
 
 /* ---- weights.c ------------------------------------------------------------------------------ */
 
@@ -149,10 +291,13 @@ typedef struct rf_vit_weights {
     uint16_t *half;             /* device, [n_floats]: linear maps of the arena in bf16; or NULL */
 } rf_vit_weights;
 
-/* The tensor of `part` with `suffix` ("", ".weight", ".bias"), or NULL. `layer` is -1 for parts
- * outside the blocks. `name` gets its name, or the first one that would have done. */
+/* The tensor of `part` with `suffix` (".weight", ".bias"; of parts that are neither linear map nor
+ * norm ""), or NULL. `layer` is -1 for parts outside the blocks. `name` gets its name, or the first
+ * one that would have done; `is_in_out` (may be NULL) whether it is stored so. */
 const rf_named_tensor *rf_weights_find(const rf_vit_files *files, rf_part part, const char *suffix,
-                                       int64_t layer, char name[RF_NAME_LEN]);
+                                       int64_t layer, char name[RF_NAME_LEN], bool *is_in_out);
+/* Find files->prefix by the part that every model has. */
+rf_status rf_weights_find_prefix(rf_vit_files *files);
 rf_status rf_weights_load(rf_backend *be, rf_stream *s, const rf_vit_files *files,
                           rf_vit_weights *out);
 /* Make what is derived from the arena; again after weights were written. */
@@ -160,17 +305,56 @@ rf_status rf_weights_derive(rf_backend *be, rf_stream *s, const rf_vit_config *c
                             rf_dtype products, rf_vit_weights *w);
 void rf_weights_fini(rf_backend *be, rf_vit_weights *w);
 
-/* out [new_side^2, d] = bicubic resampling of in [old_side^2, d], as torch's interpolate(mode =
- * "bicubic", align_corners = False, antialias = False): a = -0.75, borders repeated. Host. */
-void rf_interpolate_positions(const float *in, int64_t old_side, int64_t d, float *out,
-                              int64_t new_side);
+/* How a tensor, or some of its rows, becomes an array of the arena. */
+typedef enum rf_layout {
+    RF_LAYOUT_AS_STORED,
+    RF_LAYOUT_TRANSPOSED,    /* [out, in] to [in, out] */
+    RF_LAYOUT_PATCH_YXC,     /* the same, and the inputs from (y, x, c) to (c, y, x) */
+    RF_LAYOUT_POSITIONS,     /* resampled, with rows of zeros for tokens that have none */
+    RF_LAYOUT_RELATIVE,      /* a table of relative biases [n, H] to [H, T, T] */
+    RF_LAYOUT_RELATIVE_MORE, /* the same, added to what is there */
+    RF_LAYOUT_SINUSOID       /* no tensor: computed positions */
+} rf_layout;
+
+typedef struct rf_weights_item {
+    const rf_named_tensor *tensor;
+    rf_layout layout;
+    int64_t first_row, n_rows, n_cols; /* of the tensor, all dimensions but the first in one */
+    int64_t offset;                    /* floats into the arena */
+    rf_view shape;                     /* of the result; its data is not set */
+    rf_view *view;                     /* where the result's view goes, or NULL */
+    char name[RF_NAME_LEN];            /* of the param */
+} rf_weights_item;
+
+typedef struct rf_weights_plan {
+    const rf_vit_files *files;
+    rf_weights_item *items;
+    int64_t n_items, capacity, n_floats;
+} rf_weights_plan;
+
+/* weights_plan.c: what is to be loaded; checked against the config. */
+rf_status rf_weights_plan_all(rf_weights_plan *p, rf_vit_weights *w);
+/* A tensor of a block that no part took is refused: a layer or a switch too many would change the
+ * numbers. */
+rf_status rf_weights_check_taken(const rf_weights_plan *p);
+
+/* The ways of torch's interpolate(align_corners = False) over in [old_h * old_w, d] to out
+ * [new_h * new_w, d]. Bicubic is a = -0.75 with borders repeated, or, antialiased, a = -0.5 with
+ * the kernel as wide as the step. Host. */
+typedef struct rf_grid {
+    int64_t height, width;
+} rf_grid;
+rf_status rf_interpolate_positions(rf_interpolation how, const float *in, rf_grid from, int64_t d,
+                                   float *out, rf_grid to);
 
 /* ---- rotary.c ------------------------------------------------------------------------------- */
 
 /* cos and sin [T, dh] of a model with rotary positions; host. */
 void rf_rotary_tables(const rf_vit_config *config, float *cos, float *sin);
+/* VideoMAE's positions, out [n, d]: sin and cos of i / 10000^(2 (j / 2) / d) in turn. Host. */
+void rf_sinusoid_table(int64_t n, int64_t d, float *out);
 
-/* ---- hooks.c -------------------------------------------------------------------------------- */
+/* ---- hooks.c, hook_names.c ------------------------------------------------------------------ */
 
 /* Points in firing order (where norms stand before the branches): before the blocks, inside one,
  * behind them. */
@@ -219,7 +403,10 @@ typedef enum rf_site {
     RF_N_SITES
 } rf_site;
 
-/* Points of a pass are ordered by this number. */
+/* "hook_resid_pre", "ln1.hook_scale": a point's name without its block. */
+const char *rf_site_name(rf_site site);
+bool rf_site_is_in_block(rf_site site);
+/* Points of a pass are ordered by this number; of `point` only site and layer are read. */
 int64_t rf_hook_order(const rf_vit_config *config, const rf_hook_point *point);
 /* The point of `site` in `layer` (0 outside the blocks). False where the model lacks it. */
 bool rf_hook_point_at(const rf_vit_config *config, rf_site site, int64_t layer, rf_hook_point *out);
@@ -231,17 +418,20 @@ rf_view rf_hook_view(const rf_vit_config *config, const rf_hook_point *point, in
 
 typedef struct rf_cache_entry {
     rf_hook_point point;
-    float *data; /* device */
+    float *data;    /* device */
+    bool is_filled; /* by the last pass, which may have stopped before it */
+    bool is_hooked; /* in the last pass: the value may have been replaced */
 } rf_cache_entry;
 
 struct rf_cache {
     rf_vit *vit;
     rf_cache_entry *entries; /* [n_entries], in firing order */
     int64_t n_entries;
-    bool is_full;     /* made for every point that is not on request */
-    int64_t n_images; /* of the last pass */
-    int64_t capacity; /* pictures that fit */
-    bool is_complete; /* the last pass began at the input and ran to the end */
+    bool is_full;           /* made for every point that is not on request */
+    int64_t n_images;       /* of the last pass */
+    int64_t capacity;       /* pictures that fit */
+    bool is_complete;       /* the last pass began at the input and ran to the end */
+    bool has_request_hooks; /* the last pass had hooks at points on request */
     unsigned processing;
 };
 
@@ -252,27 +442,49 @@ const rf_cache_entry *rf_cache_entry_at(const rf_cache *cache, rf_site site, int
 /* Data of a point that must be there (NOT_FOUND names it). */
 rf_status rf_cache_need(const rf_cache *cache, rf_site site, int64_t layer, rf_view *out);
 
+/* ---- cache_stack.c, decompose.c ------------------------------------------------------------- */
+
+/* A stack being filled, vector by vector. */
+typedef struct rf_stack_fill {
+    const rf_cache *cache;
+    rf_stream *s;
+    rf_resid_stack *stack;
+    int64_t n_filled;
+} rf_stack_fill;
+
+/* Room for `n` vectors, zeroed. NOT_FOUND where no pass has filled the cache. */
+rf_status rf_stack_begin(rf_stack_fill *f, int64_t n);
+/* The next vector's rows, [B * T, d]. */
+rf_status rf_stack_next(rf_stack_fill *f, rf_view *slot, const char *label, ...) RF_PRINTF(3, 4);
+/* The next vector is a copy of a cached point. */
+rf_status rf_stack_push(rf_stack_fill *f, rf_site site, int64_t layer, const char *label);
+/* Vector `idx` as rows, [B * T, d]. */
+rf_view rf_stack_at(const rf_resid_stack *stack, int64_t idx);
+/* 0 .. n_layers of a layer that may count from the end. */
+rf_status rf_stack_layer(const rf_cache *cache, int64_t layer, int64_t *out);
+
 /* ---- workspace.c ---------------------------------------------------------------------------- */
 
 typedef enum rf_buf {
     RF_BUF_RESID,  /* [B * T, d] the residual stream */
     RF_BUF_NORMED, /* [B * T, d] a norm's output; before the blocks, positions when hooked */
-    RF_BUF_Q,      /* [B * T, d], and the next three */
+    RF_BUF_Q,      /* [B * T, H * dh], and the next three */
     RF_BUF_K,
     RF_BUF_V,
     RF_BUF_Z,
-    RF_BUF_BRANCH, /* [B * T, d] what a branch adds; before the blocks, embedded patches [B * N, d]
-                    */
-    RF_BUF_MLP,    /* [B * T, m]; before the blocks, rows of patches */
-    RF_BUF_GATE,   /* [B * T, m] of gated MLPs */
-    RF_BUF_SCALE,  /* [B * T] */
-    RF_BUF_POOLED, /* [B, d] */
-    RF_BUF_POOL,   /* what an attention pool works in */
-    RF_BUF_HEAD_IN,
+    RF_BUF_BRANCH,  /* [B * T, d] what a branch adds; before the blocks, embedded patches */
+    RF_BUF_MLP,     /* [B * T, m]; before the blocks, rows of patches */
+    RF_BUF_GATE,    /* [B * T, m] of gated MLPs: the linear half */
+    RF_BUF_SCALE,   /* [B * T] */
+    RF_BUF_POOLED,  /* [B, d_pool] */
+    RF_BUF_POOL,    /* what an attention pool works in */
+    RF_BUF_END_ROW, /* I64 [B]: the rows of [B * T, d] that RF_POOL_END reads */
+    RF_BUF_HEAD_IN, /* what a head reads that is not the pooled vector */
     RF_BUF_EMBEDDING,
     RF_BUF_LOGITS,
-    RF_BUF_PATTERN, /* [B, H, T, T], and the next: made when a hook first asks for it */
-    RF_BUF_SPLIT,   /* [B * T, H * d] */
+    RF_BUF_PATTERN,    /* [B, H, T, T]; this and the next are made when a hook asks for them */
+    RF_BUF_SPLIT,      /* [B * T, H * d] hook_attn_in, later hook_result */
+    RF_BUF_SPLIT_COPY, /* [B * T, H * d] hook_q_input, hook_k_input, hook_v_input in turn */
     RF_N_BUFS
 } rf_buf;
 
@@ -280,11 +492,96 @@ typedef enum rf_buf {
 typedef struct rf_vit_workspace {
     float *buf[RF_N_BUFS];
     int64_t capacity[RF_N_BUFS];
+    int64_t *ids; /* host, [ids_capacity * T]: of texts */
+    int64_t ids_capacity;
 } rf_vit_workspace;
 
 /* `on_request`: bits 1 << rf_buf of the buffers from RF_BUF_PATTERN on that are needed. */
 rf_status rf_workspace_reserve(rf_vit *vit, rf_stream *s, int64_t n_images, unsigned on_request);
 void rf_workspace_fini(rf_vit *vit);
+
+/* ---- backward.c, backward_block.c, backward_end.c, backward_pool.c, backward_space.c --------- */
+
+/* Gradients in flight. Rows of tokens are as wide as the widest of stream and pool. */
+typedef enum rf_grad_buf {
+    RF_GRAD_RESID,  /* [B * T, d] by the residual stream: every point on it sees this one in turn */
+    RF_GRAD_BRANCH, /* [B * T, d] by what a branch adds; before the blocks, by embedded patches */
+    RF_GRAD_NORMED, /* [B * T, d] by a norm's output */
+    RF_GRAD_VALUE,  /* [B * T, d] a value without a hook point, made again */
+    RF_GRAD_Q,
+    RF_GRAD_K,
+    RF_GRAD_V,
+    RF_GRAD_Z,
+    RF_GRAD_MLP,     /* [B * T, m]; before the blocks, rows of patches */
+    RF_GRAD_GATE,    /* [B * T, m] of gated MLPs */
+    RF_GRAD_SCALE,   /* [B * T] by a norm's scale */
+    RF_GRAD_PATTERN, /* [B, H, T, T] */
+    RF_GRAD_POOLED,
+    RF_GRAD_HEAD_IN, /* [B, 4 d]: of a head on two vectors, value and gradient */
+    RF_GRAD_EMBEDDING,
+    RF_GRAD_LOGITS,
+    RF_GRAD_POOL, /* what an attention pool works in: RF_POOL_ROWS vectors a picture, and the MLP's
+                   */
+    RF_GRAD_SOFTMAX, /* [B, H, T, T] a pattern made again: where one was replaced, and in a pool */
+    RF_N_GRAD_BUFS
+} rf_grad_buf;
+
+enum { RF_POOL_ROWS = 11, RF_POOL_MLP_ROWS = 3 }; /* [B, d_pool] and [B, d_pool_mlp] each */
+
+typedef struct rf_backward_space {
+    float *buf[RF_N_GRAD_BUFS]; /* device */
+    int64_t capacity[RF_N_GRAD_BUFS];
+} rf_backward_space;
+
+/* Room for `n_images` in every buffer but RF_GRAD_SOFTMAX, and in that one too `with_softmax`. */
+rf_status rf_backward_reserve(rf_vit *vit, rf_stream *s, int64_t n_images, bool with_softmax);
+void rf_backward_fini(rf_vit *vit);
+
+/* One backward pass. */
+typedef struct rf_backward {
+    rf_vit *vit;
+    rf_stream *s;
+    const rf_vit_backward_args *args;
+    const rf_cache *cache;
+    int64_t n_images;
+    int64_t last_layer; /* where nothing before is asked for: -1 is the input */
+} rf_backward;
+
+/* What a cache must know about the pass that fills it: which points had hooks. */
+void rf_cache_note_hooks(rf_cache *cache, const rf_hook *hooks, int64_t n_hooks);
+/* A forward hook may have replaced the value at this point. */
+bool rf_backward_was_hooked(const rf_backward *b, rf_site site, int64_t layer);
+bool rf_backward_has_hook(const rf_backward *b, rf_site site, int64_t layer);
+/* Call the backward hooks of this point on the gradient `data`. */
+rf_status rf_backward_fire(rf_backward *b, rf_site site, int64_t layer, float *data);
+/* The buffer as rows of all tokens, [B * T, d]. */
+rf_view rf_backward_tokens(const rf_backward *b, rf_grad_buf buf);
+/* The cached activation as rows [n, width]. */
+rf_status rf_backward_value(const rf_backward *b, rf_site site, int64_t layer, rf_view *out);
+/* Where the gradient of a weight goes, shaped as the weight; absent when it is not wanted. */
+rf_view rf_backward_weight(const rf_backward *b, const rf_view *weight);
+
+/* Of y = x . w + bias by alpha * d_y: weight and bias are added to; d_x (may be absent) is
+ * overwritten (beta 0) or added to (1). */
+typedef struct rf_linear_grad_args {
+    const rf_linear *map;
+    rf_view x, d_y, d_x;
+    float alpha, beta;
+} rf_linear_grad_args;
+rf_status rf_backward_linear(rf_backward *b, const rf_linear_grad_args *args);
+/* Of a norm and its two points: d_y [n, d] by its output, d_x (may be d_y) overwritten. */
+rf_status rf_backward_norm(rf_backward *b, const rf_linear *ln, const rf_view *x,
+                           const rf_view *d_y, const rf_view *d_x, rf_site scale_site,
+                           int64_t layer);
+/* RF_GRAD_RESID holds the gradient behind block `layer`, then the one in front of it. */
+rf_status rf_backward_block(rf_backward *b, int64_t layer);
+/* From the seeds to the gradient behind the last block, in RF_GRAD_RESID. */
+rf_status rf_backward_end(rf_backward *b);
+/* What an attention pool made of `tokens` [B * T, d], to out [B, d_pool]. */
+rf_status rf_backward_pool_value(rf_backward *b, const rf_view *tokens, const rf_view *out);
+/* Its gradient: d_pooled [B, d_pool] by what it made; d_tokens is added to. */
+rf_status rf_backward_pool(rf_backward *b, const rf_view *tokens, const rf_view *d_pooled,
+                           const rf_view *d_tokens);
 
 struct rf_vit {
     rf_backend *be;
@@ -293,10 +590,11 @@ struct rf_vit {
     unsigned processing; /* what the weights have seen */
     rf_vit_weights weights;
     rf_vit_workspace ws;
+    rf_backward_space backward;
     char **class_names; /* [n_classes], entries may be NULL; or NULL */
 };
 
-/* ---- forward.c, block.c, end.c --------------------------------------------------------------- */
+/* ---- forward.c, begin.c, block.c, attention.c, end.c ----------------------------------------- */
 
 /* One forward pass. */
 typedef struct rf_pass {
@@ -304,9 +602,10 @@ typedef struct rf_pass {
     rf_stream *s;
     const rf_hook *hooks;
     int64_t n_hooks;
-    const rf_cache *cache; /* or NULL */
-    int64_t last_order;    /* the deepest point that is asked for; INT64_MAX: run all */
-    bool is_done;          /* it has fired */
+    rf_cache *cache;    /* or NULL */
+    int64_t last_order; /* the deepest point that is asked for; INT64_MAX: run all */
+    bool is_done;       /* it has fired */
+    bool knows_end;     /* RF_BUF_END_ROW is filled */
     int64_t n_images;
 } rf_pass;
 
@@ -333,13 +632,25 @@ rf_status rf_pass_layer_norm(rf_pass *p, const rf_linear *ln, const rf_view *x, 
 /* c [n, out] = act(a . w + b), in bf16 where the model multiplies so. */
 rf_status rf_pass_linear(rf_pass *p, const rf_linear *w, const rf_view *a, const rf_view *c,
                          rf_act act);
+/* resid += scale * branch (its norm, where norms stand behind), with the points of this part:
+ * `norm_site` and the next, `out_site` and the next. */
+rf_status rf_pass_add_branch(rf_pass *p, const rf_linear *norm, rf_site norm_site,
+                             const rf_view *scale, rf_site out_site, int64_t layer);
+rf_status rf_pass_attention(rf_pass *p, const rf_block_weights *w, int64_t layer);
 rf_status rf_pass_block(rf_pass *p, int64_t layer);
+/* The shape of an input. */
+rf_status rf_pass_check_input(const rf_vit_config *config, const rf_view *input);
+/* Token ids: range, and where each text ends. */
+rf_status rf_pass_read_ids(rf_pass *p, const rf_view *ids);
+/* The beginning: input to the residual stream. */
+rf_status rf_pass_begin(rf_pass *p, const rf_view *input);
 /* The end: final norm, pool, projection and head. */
 rf_status rf_pass_end(rf_pass *p, rf_vit_output *out);
 
 /* ---- process.c ------------------------------------------------------------------------------ */
 
-/* Process the weights of an open model; sets vit->processing to what was asked for. */
+/* Process the weights of an open model; vit->processing gets what was done. After a failure they
+ * are of no use. */
 rf_status rf_vit_process_weights(rf_vit *vit, rf_stream *s, unsigned processing);
 
 #endif

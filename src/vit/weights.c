@@ -1,241 +1,11 @@
-/* Weights from safetensors to the backend: found by the architecture table, checked against the
- * config, turned to fp32, linear maps transposed to [in, out] (the faster side of the product). */
+/* Weights to the backend: read as fp32, linear maps transposed to [in, out] (the faster side of the
+ * product), positions resampled, tables of relative positions spread out. */
 #include "vit_impl.h"
 
-#include <stdio.h>
 #include <string.h>
 
-enum { MAX_SHAPE = 4, ALIGN_FLOATS = 16 };
-
-typedef enum layout { AS_STORED, TRANSPOSED, POSITIONS } layout;
-
-/* A tensor to be loaded and where its view goes. */
-typedef struct item {
-    const rf_named_tensor *tensor;
-    rf_view *view;
-    layout layout;
-    int64_t n_rows, n_cols; /* as stored, all but the first dimension in one */
-    int64_t offset;         /* floats into the arena */
-} item;
-
-typedef struct plan {
-    const rf_vit_files *files;
-    item *items;
-    int64_t n_items, n_floats;
-} plan;
-
-/* ---- finding -------------------------------------------------------------------------------- */
-
-/* `pattern` with {l} filled in, between prefix and suffix. False where it does not fit. */
-static bool spell(char out[RF_NAME_LEN], const char *prefix, const char *pattern, int64_t layer,
-                  const char *suffix)
-{
-    const char *mark = strstr(pattern, "{l}");
-    int n = mark == NULL ? snprintf(out, RF_NAME_LEN, "%s%s%s", prefix, pattern, suffix)
-                         : snprintf(out, RF_NAME_LEN, "%s%.*s%" PRId64 "%s%s", prefix,
-                                    (int)(mark - pattern), pattern, layer, mark + 3, suffix);
-    return n >= 0 && n < RF_NAME_LEN;
-}
-
-static const rf_named_tensor *find_with_prefix(const rf_vit_files *files, const char *prefix,
-                                               rf_part part, const char *suffix, int64_t layer)
-{
-    const char *const *spellings = files->arch->names[part];
-    char name[RF_NAME_LEN];
-    for (int i = 0; i < RF_MAX_SPELLINGS && spellings[i] != NULL; i++) {
-        const rf_named_tensor *t = spell(name, prefix, spellings[i], layer, suffix)
-                                       ? rf_tensor_file_find(files->weights, name)
-                                       : NULL;
-        if (t != NULL) {
-            return t;
-        }
-    }
-    return NULL;
-}
-
-/* The prefix that this file's tensors have: the one that its patch projection has. */
-static const char *prefix_of(const rf_vit_files *files)
-{
-    const rf_arch *a = files->arch;
-    for (int i = 0; i < RF_MAX_WORDS && a->prefixes[i] != NULL; i++) {
-        if (find_with_prefix(files, a->prefixes[i], RF_PART_PATCH, ".weight", -1) != NULL) {
-            return a->prefixes[i];
-        }
-    }
-    return a->prefixes[0];
-}
-
-const rf_named_tensor *rf_weights_find(const rf_vit_files *files, rf_part part, const char *suffix,
-                                       int64_t layer, char name[RF_NAME_LEN])
-{
-    name[0] = '\0';
-    if (files->arch->names[part][0] == NULL) {
-        return NULL;
-    }
-    const bool outside = part == RF_PART_PROJECTION || part == RF_PART_HEAD;
-    const char *prefix = outside ? "" : prefix_of(files);
-    spell(name, prefix, files->arch->names[part][0], layer, suffix);
-    return find_with_prefix(files, prefix, part, suffix, layer);
-}
-
-/* ---- planning ------------------------------------------------------------------------------- */
-
-static void shape_text(const int64_t *shape, int n_dims, char *out, size_t out_bytes)
-{
-    size_t at = (size_t)snprintf(out, out_bytes, "[");
-    for (int i = 0; i < n_dims && at < out_bytes; i++) {
-        at += (size_t)snprintf(out + at, out_bytes - at, "%s%" PRId64, i > 0 ? ", " : "", shape[i]);
-    }
-    if (at < out_bytes) {
-        snprintf(out + at, out_bytes - at, "]");
-    }
-}
-
-/* Equal but for leading dimensions of one: [1, T, d] and [T, d] are both in use. */
-static bool same_shape(const rf_named_tensor *t, const int64_t *shape, int n_dims)
-{
-    int skip_t = 0, skip_s = 0;
-    while (skip_t < t->n_dims && t->shape[skip_t] == 1) {
-        skip_t++;
-    }
-    while (skip_s < n_dims && shape[skip_s] == 1) {
-        skip_s++;
-    }
-    if (t->n_dims - skip_t != n_dims - skip_s) {
-        return false;
-    }
-    for (int i = 0; i < n_dims - skip_s; i++) {
-        if (t->shape[skip_t + i] != shape[skip_s + i]) {
-            return false;
-        }
-    }
-    return true;
-}
-
-typedef struct want {
-    rf_part part;
-    const char *suffix;
-    rf_view *view;
-    layout layout;
-    int n_dims;
-    int64_t shape[MAX_SHAPE];
-} want;
-
-static rf_status plan_tensor(plan *p, int64_t layer, want w)
-{
-    rf_status status = RF_OK;
-    char name[RF_NAME_LEN], got[128], expected[128];
-    const rf_named_tensor *t = rf_weights_find(p->files, w.part, w.suffix, layer, name);
-    if (t == NULL) {
-        RF_FAIL(RF_ERR_FORMAT, "tensor '%s' is missing from the weights", name);
-    }
-    if (!same_shape(t, w.shape, w.n_dims)) {
-        shape_text(t->shape, t->n_dims, got, sizeof got);
-        shape_text(w.shape, w.n_dims, expected, sizeof expected);
-        RF_FAIL(RF_ERR_FORMAT, "tensor '%s' has shape %s, but config.json means %s", t->name, got,
-                expected);
-    }
-    item *it = &p->items[p->n_items++];
-    *it = (item){.tensor = t, .view = w.view, .layout = w.layout, .offset = p->n_floats};
-    it->n_rows = w.n_dims == 1 ? 1 : w.shape[0];
-    it->n_cols = t->n_elems / it->n_rows;
-    int64_t n = t->n_elems;
-    if (w.layout == POSITIONS) { /* may be resampled to another number of rows */
-        n = p->files->config.n_tokens * it->n_cols;
-    }
-    p->n_floats += rf_ceil_div(n, ALIGN_FLOATS) * ALIGN_FLOATS;
-fail:
-    return status;
-}
-
-typedef enum bias { NO_BIAS, WITH_BIAS } bias;
-
-static rf_status plan_linear(plan *p, rf_part part, int64_t layer, rf_linear *l, int64_t n_out,
-                             int64_t n_in, bias b)
-{
-    rf_status status = RF_OK;
-    RF_TRY(
-        plan_tensor(p, layer, (want){part, ".weight", &l->weight, TRANSPOSED, 2, {n_out, n_in}}));
-    if (b == WITH_BIAS) {
-        RF_TRY(plan_tensor(p, layer, (want){part, ".bias", &l->bias, AS_STORED, 1, {n_out}}));
-    }
-fail:
-    return status;
-}
-
-static rf_status plan_norm(plan *p, rf_part part, int64_t layer, rf_linear *l)
-{
-    rf_status status = RF_OK;
-    const int64_t d = p->files->config.d_model;
-    if (p->files->arch->names[part][0] != NULL) {
-        RF_TRY(plan_tensor(p, layer, (want){part, ".weight", &l->weight, AS_STORED, 1, {d}}));
-        RF_TRY(plan_tensor(p, layer, (want){part, ".bias", &l->bias, AS_STORED, 1, {d}}));
-    }
-fail:
-    return status;
-}
-
-static rf_status plan_block(plan *p, int64_t layer, rf_block_weights *b)
-{
-    rf_status status = RF_OK;
-    const rf_vit_config *c = &p->files->config;
-    const int64_t d = c->d_model;
-    const bias qkv = p->files->has_qkv_bias ? WITH_BIAS : NO_BIAS;
-    RF_TRY(plan_norm(p, RF_PART_LN1, layer, &b->ln1));
-    RF_TRY(plan_linear(p, RF_PART_Q, layer, &b->q, d, d, qkv));
-    RF_TRY(plan_linear(p, RF_PART_K, layer, &b->k, d, d, qkv));
-    RF_TRY(plan_linear(p, RF_PART_V, layer, &b->v, d, d, qkv));
-    RF_TRY(plan_linear(p, RF_PART_O, layer, &b->o, d, d, WITH_BIAS));
-    RF_TRY(plan_norm(p, RF_PART_LN2, layer, &b->ln2));
-    RF_TRY(plan_linear(p, RF_PART_FC1, layer, &b->fc1, c->d_mlp, d, WITH_BIAS));
-    RF_TRY(plan_linear(p, RF_PART_FC2, layer, &b->fc2, d, c->d_mlp, WITH_BIAS));
-    if (c->has_layer_scale) {
-        RF_TRY(plan_tensor(p, layer, (want){RF_PART_SCALE1, "", &b->scale1, AS_STORED, 1, {d}}));
-        RF_TRY(plan_tensor(p, layer, (want){RF_PART_SCALE2, "", &b->scale2, AS_STORED, 1, {d}}));
-    }
-fail:
-    return status;
-}
-
-static rf_status plan_all(plan *p, rf_vit_weights *w)
-{
-    rf_status status = RF_OK;
-    const rf_vit_files *f = p->files;
-    const rf_vit_config *c = &f->config;
-    const int64_t d = c->d_model, n_native = f->native_grid[1] * f->native_grid[2];
-    const int64_t n_head_in = f->arch->head_input == RF_HEAD_POOLED ? d : 2 * d;
-
-    RF_TRY(plan_tensor(p, -1,
-                       (want){RF_PART_PATCH,
-                              ".weight",
-                              &w->patch.weight,
-                              TRANSPOSED,
-                              4,
-                              {d, c->n_channels, c->patch_size, c->patch_size}}));
-    if (f->arch->has_patch_bias) {
-        RF_TRY(
-            plan_tensor(p, -1, (want){RF_PART_PATCH, ".bias", &w->patch.bias, AS_STORED, 1, {d}}));
-    }
-    RF_TRY(plan_tensor(p, -1, (want){RF_PART_CLS, "", &w->prefix_token, AS_STORED, 2, {1, d}}));
-    RF_TRY(plan_tensor(
-        p, -1,
-        (want){RF_PART_POSITION, "", &w->position, POSITIONS, 2, {c->n_prefix + n_native, d}}));
-    RF_TRY(plan_norm(p, RF_PART_LN_PRE, -1, &w->ln_pre));
-    for (int64_t l = 0; l < c->n_layers; l++) {
-        RF_TRY(plan_block(p, l, &w->blocks[l]));
-    }
-    RF_TRY(plan_norm(p, RF_PART_LN_FINAL, -1, &w->ln_final));
-    if (c->has_projection) {
-        RF_TRY(plan_linear(p, RF_PART_PROJECTION, -1, &w->projection, c->d_out, d, NO_BIAS));
-    }
-    if (c->n_classes > 0) {
-        RF_TRY(plan_linear(p, RF_PART_HEAD, -1, &w->head, c->n_classes, n_head_in, WITH_BIAS));
-    }
-fail:
-    return status;
-}
-
-/* ---- loading -------------------------------------------------------------------------------- */
+/* ---- one tensor -------------------------------------------------------------------------------
+ */
 
 static void transpose(const float *in, int64_t n_rows, int64_t n_cols, float *out)
 {
@@ -251,86 +21,169 @@ static void transpose(const float *in, int64_t n_rows, int64_t n_cols, float *ou
     }
 }
 
-/* Positions of the prefix as they are, those of the grid resampled where its side differs. */
-static void fit_positions(const rf_vit_files *f, const float *in, float *out)
+/* The same where a row holds a patch as (y, x, c): its rows come out as (c, y, x). */
+static void transpose_yxc(const float *in, int64_t n_rows, int64_t n_cols, int64_t n_channels,
+                          float *out)
 {
-    const rf_vit_config *c = &f->config;
-    const int64_t d = c->d_model, old_side = f->native_grid[1];
-    const int64_t new_side = c->grid[1], skip = c->n_prefix * d;
-    memcpy(out, in, (size_t)skip * sizeof *out);
-    if (new_side == old_side) {
-        memcpy(out + skip, in + skip, (size_t)(new_side * new_side * d) * sizeof *out);
-    } else {
-        rf_interpolate_positions(in + skip, old_side, d, out + skip, new_side);
+    const int64_t area = n_cols / n_channels;
+    for (int64_t c = 0; c < n_channels; c++) {
+        for (int64_t a = 0; a < area; a++) {
+            for (int64_t i = 0; i < n_rows; i++) {
+                out[(c * area + a) * n_rows + i] = in[i * n_cols + a * n_channels + c];
+            }
+        }
     }
 }
 
-/* `host` and `turned` hold the largest tensor each. */
-static rf_status load_item(rf_stream *s, const rf_vit_files *f, const item *it, float *arena,
-                           float *host, float *turned)
+/* Positions of the prefix as they are (zero where it has none), those of the grid resampled where
+ * it is another one. */
+static rf_status fit_positions(const rf_vit_files *f, const float *in, int64_t n_rows, float *out)
 {
     rf_status status = RF_OK;
-    const float *from = host;
-    float *to = arena + it->offset;
-    RF_TRY(rf_named_tensor_read_f32(it->tensor, host));
-    int64_t n_rows = it->n_rows, n_cols = it->n_cols;
-    if (it->layout == TRANSPOSED) {
-        transpose(host, n_rows, n_cols, turned);
-        from = turned;
-        n_rows = it->n_cols;
-        n_cols = it->n_rows;
-    } else if (it->layout == POSITIONS) {
-        fit_positions(f, host, turned);
-        from = turned;
-        n_rows = f->config.n_tokens;
+    const rf_vit_config *c = &f->config;
+    const int64_t d = c->d_model,
+                  n_stored = n_rows - f->native_grid[0] * f->native_grid[1] * f->native_grid[2];
+    const rf_grid from = {f->native_grid[1], f->native_grid[2]}, to = {c->grid[1], c->grid[2]};
+    memset(out, 0, (size_t)(c->n_prefix * d) * sizeof *out);
+    memcpy(out, in, (size_t)(n_stored * d) * sizeof *out);
+    in += n_stored * d;
+    out += c->n_prefix * d;
+    if (from.height == to.height && from.width == to.width) {
+        memcpy(out, in, (size_t)(c->n_patches * d) * sizeof *out);
+    } else {
+        RF_TRY(rf_interpolate_positions(f->draft.interpolation, in, from, d, out, to));
     }
-    *it->view = it->layout == AS_STORED && n_rows == 1 && it->tensor->n_dims == 1
-                    ? rf_view_1d(to, n_cols)
-                    : rf_view_2d(to, n_rows, n_cols);
-    RF_TRY(rf_copy_in(s, to, from, (size_t)(n_rows * n_cols) * sizeof *to));
+fail:
+    return status;
+}
+
+/* BEiT's table [(2h - 1)(2w - 1) + 3, H] to biases [H, T, T]: by the difference of places, and
+ * three rows for the class token to others, others to it, and it to itself. */
+static void spread_relative(const rf_vit_config *c, const float *table, float *out)
+{
+    const int64_t h = c->grid[1], w = c->grid[2], t = c->n_tokens, n_heads = c->n_heads;
+    const int64_t n = (2 * h - 1) * (2 * w - 1) + 3;
+    for (int64_t i = 0; i < t; i++) {
+        for (int64_t j = 0; j < t; j++) {
+            int64_t row = 0;
+            if (i == 0 || j == 0) {
+                row = i > 0 ? n - 2 : j > 0 ? n - 3 : n - 1;
+            } else {
+                const int64_t dy = (i - 1) / w - (j - 1) / w, dx = (i - 1) % w - (j - 1) % w;
+                row = (dy + h - 1) * (2 * w - 1) + dx + w - 1;
+            }
+            for (int64_t head = 0; head < n_heads; head++) {
+                out[(head * t + i) * t + j] += table[row * n_heads + head];
+            }
+        }
+    }
+}
+
+static int64_t result_size(const rf_weights_item *it)
+{
+    int64_t n = 1;
+    for (int i = 0; i < it->shape.n_dims; i++) {
+        n *= it->shape.shape[i];
+    }
+    return n;
+}
+
+/* The item's rows of its tensor. */
+static rf_status read_rows(const rf_weights_item *it, float *out)
+{
+    rf_named_tensor part = *it->tensor;
+    const int64_t elem = part.n_elems > 0 ? part.n_bytes / part.n_elems : 0;
+    part.n_elems = it->n_rows * it->n_cols;
+    part.n_bytes = part.n_elems * elem;
+    part.bytes += it->first_row * it->n_cols * elem;
+    return rf_named_tensor_read_f32(&part, out);
+}
+
+/* The array of `it` in `out`; `in` is room for what the file holds. */
+static rf_status make_array(const rf_vit_files *f, const rf_weights_item *it, float *in, float *out)
+{
+    rf_status status = RF_OK;
+    if (it->tensor != NULL) {
+        RF_TRY(read_rows(it, it->layout == RF_LAYOUT_AS_STORED ? out : in));
+    }
+    switch (it->layout) {
+    case RF_LAYOUT_AS_STORED:
+        break;
+    case RF_LAYOUT_TRANSPOSED:
+        transpose(in, it->n_rows, it->n_cols, out);
+        break;
+    case RF_LAYOUT_PATCH_YXC:
+        transpose_yxc(in, it->n_rows, it->n_cols, f->config.n_channels, out);
+        break;
+    case RF_LAYOUT_POSITIONS:
+        RF_TRY(fit_positions(f, in, it->n_rows, out));
+        break;
+    case RF_LAYOUT_RELATIVE:
+        memset(out, 0, (size_t)result_size(it) * sizeof *out);
+        spread_relative(&f->config, in, out);
+        break;
+    case RF_LAYOUT_RELATIVE_MORE: /* `out` is still the one before */
+        spread_relative(&f->config, in, out);
+        break;
+    case RF_LAYOUT_SINUSOID:
+        rf_sinusoid_table(f->config.n_tokens, f->config.d_model, out);
+        break;
+    }
+fail:
+    return status;
+}
+
+/* ---- all --------------------------------------------------------------------------------------
+ */
+
+static rf_status load_item(rf_stream *s, const rf_vit_files *f, const rf_weights_item *it,
+                           rf_vit_weights *w, float *in, float *out)
+{
+    rf_status status = RF_OK;
+    rf_view view = it->shape;
+    RF_TRY(make_array(f, it, in, out));
+    view.data = w->arena + it->offset;
+    if (it->view != NULL) {
+        *it->view = view;
+    }
+    if (it->name[0] != '\0') {
+        rf_param *param = &w->params[w->n_params++];
+        param->view = view;
+        memcpy(param->name, it->name, sizeof it->name);
+    }
+    RF_TRY(rf_copy_in(s, view.data, out, (size_t)result_size(it) * sizeof *out));
     RF_TRY(rf_stream_synchronise(s)); /* the host buffers are used again */
 fail:
     return status;
 }
 
-static rf_status load_all(rf_stream *s, const plan *p, rf_vit_weights *w)
+static rf_status load_all(rf_stream *s, const rf_weights_plan *p, rf_vit_weights *w)
 {
     rf_status status = RF_OK;
-    float *host = NULL, *turned = NULL;
-    int64_t largest = p->files->config.n_tokens * p->files->config.d_model;
+    const rf_vit_config *c = &p->files->config;
+    float *in = NULL, *out = NULL;
+    int64_t most_in = 1, most_out = 1;
     w->hash = RF_HASH_START;
     for (int64_t i = 0; i < p->n_items; i++) {
-        const rf_named_tensor *t = p->items[i].tensor;
-        largest = rf_max_i64(largest, t->n_elems);
-        w->hash = rf_hash(w->hash, t->bytes, (size_t)t->n_bytes);
+        const rf_weights_item *it = &p->items[i];
+        most_in = rf_max_i64(most_in, it->tensor != NULL ? it->n_rows * it->n_cols : 0);
+        most_out = rf_max_i64(most_out, result_size(it));
+        if (it->tensor != NULL && it->first_row == 0) { /* rows of a matrix count once */
+            w->hash = rf_hash(w->hash, it->tensor->bytes, (size_t)it->tensor->n_bytes);
+        }
     }
-    RF_ALLOC(host, largest);
-    RF_ALLOC(turned, largest);
+    RF_ALLOC(in, most_in);
+    RF_ALLOC(out, most_out);
+    RF_ALLOC(w->params, p->n_items);
     for (int64_t i = 0; i < p->n_items; i++) {
-        RF_TRY(load_item(s, p->files, &p->items[i], w->arena, host, turned));
+        RF_TRY(load_item(s, p->files, &p->items[i], w, in, out));
+    }
+    if (w->prefix_token.data != NULL) { /* class, distillation and register tokens in one */
+        w->prefix_token = rf_view_2d(w->prefix_token.data, c->n_prefix, c->d_model);
     }
 fail:
-    rf_free(host);
-    rf_free(turned);
-    return status;
-}
-
-rf_status rf_weights_derive(rf_backend *be, rf_stream *s, const rf_vit_config *config,
-                            rf_dtype products, rf_vit_weights *w)
-{
-    rf_status status = RF_OK;
-    (void)products;
-    if (w->derived == NULL) {
-        RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE,
-                               (size_t)(config->n_prefix * config->d_model) * sizeof(float),
-                               (void **)&w->derived));
-    }
-    w->prefix_token = rf_view_2d(w->prefix_token.data, config->n_prefix, config->d_model);
-    w->prefix = rf_view_2d(w->derived, config->n_prefix, config->d_model);
-    const rf_add_args args = {
-        .x = w->prefix_token, .r = rf_view_rows(w->position, 0, config->n_prefix), .y = w->prefix};
-    RF_TRY(rf_add(s, &args));
-fail:
+    rf_free(in);
+    rf_free(out);
     return status;
 }
 
@@ -338,11 +191,11 @@ rf_status rf_weights_load(rf_backend *be, rf_stream *s, const rf_vit_files *file
                           rf_vit_weights *out)
 {
     rf_status status = RF_OK;
-    plan p = {.files = files};
+    rf_weights_plan p = {.files = files, .capacity = 64 + 32 * files->config.n_layers};
     *out = (rf_vit_weights){0};
     RF_ALLOC(out->blocks, files->config.n_layers);
-    RF_ALLOC(p.items, 32 + 24 * files->config.n_layers); /* more than any family has */
-    RF_TRY_DOING(plan_all(&p, out), "%s", files->folder);
+    RF_ALLOC(p.items, p.capacity);
+    RF_TRY_DOING(rf_weights_plan_all(&p, out), "%s", files->folder);
     out->n_floats = p.n_floats;
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)out->n_floats * sizeof(float),
                            (void **)&out->arena));

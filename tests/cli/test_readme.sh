@@ -17,8 +17,17 @@ printf '#!/bin/sh\n' | tee bin/scontrol >bin/scancel
 chmod +x bin/*
 export PATH=$work/bin:$PATH SLURM_CPUS_PER_TASK=1 SLURM_JOB_ID=1 REFRACT=$refract
 
+# A tiny CLIP with a text tower, for zero-shot.
+golden=$source_dir/tests/golden
+mkdir clip
+cp "$golden"/zero_shot/model/* clip/
+echo '{"image_processor_type": "CLIPImageProcessor", "size": 8, "crop_size": 8}' >clip/preprocessor_config.json
+printf 'cat\ngreat white shark\n' >classes.txt
+
 small() {
-    sed -e "s#build/release/bin/refract#$refract#g" -e 's#mpirun -n 8#mpirun --oversubscribe -n 2#' \
+    sed -e "s#check models/clip-b32 against=clip-b32#check $golden/vit/clip_projection against=$golden/vit/clip_projection/#" \
+        -e 's#/\.reference#/reference#' -e 's#zero-shot models/clip-b32#zero-shot clip#' \
+        -e 's#clip cat.jpg#clip pictures/blobs/00.png#' -e "s#build/release/bin/refract#$refract#g" -e 's#mpirun -n 8#mpirun --oversubscribe -n 2#' \
         -e 's#models/clip-b32#model#g' -e 's#/data/imagenet/train#pictures#' \
         -e 's#cat.jpg dog.png#pictures/blobs/00.png pictures/stripes/03.png#' \
         -e 's#blocks.8.#blocks.2.#' \

@@ -94,6 +94,7 @@ static int setup(void **state)
                                     .model_hash = 3,
                                     .settings = "train: {lr: 1}\n",
                                     .backend = "a machine",
+                                    .weight_processing = "fold_ln",
                                     .coders = w->coders,
                                     .n_coders = N_CODERS};
     *state = w;
@@ -160,6 +161,7 @@ static void test_everything_that_was_written_is_read_bit_for_bit(void **state)
     assert_int_equal(header.n_coders, N_CODERS);
     assert_string_equal(header.settings, "train: {lr: 1}\n");
     assert_string_equal(header.backend, "a machine");
+    assert_string_equal(header.weight_processing, "fold_ln");
     rf_checkpoint_header_fini(&header);
     rf_str_fini(&before);
     rf_str_fini(&after);
@@ -263,6 +265,28 @@ static void test_files_that_are_no_checkpoint_are_refused(void **state)
     assert_non_null(strstr(rf_error_text(), "version 7"));
 }
 
+static void test_a_file_from_before_weight_processing_had_none(void **state)
+{
+    world *w = *state;
+    rf_h5_file *f = NULL;
+    rf_checkpoint_header header;
+    const int64_t one = 1;
+    static const char *const numbers[] = {"version", "tick", "n_coders", "picture_hash",
+                                          "model_hash"};
+
+    OK(rf_h5_create(w->path, &f));
+    OK(rf_h5_write_text(f, "format", "refract checkpoint"));
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        OK(rf_h5_write(f, numbers[i], RF_H5_I64, 1, &one, &one));
+    }
+    OK(rf_h5_write_text(f, "settings", "train: {lr: 1}\n"));
+    OK(rf_h5_write_text(f, "backend", "a machine"));
+    OK(rf_h5_commit(f));
+    OK(rf_checkpoint_read_header(w->path, &header));
+    assert_string_equal(header.weight_processing, "none");
+    rf_checkpoint_header_fini(&header);
+}
+
 static void test_a_truncated_file_is_refused_at_any_length(void **state)
 {
     world *w = *state;
@@ -350,6 +374,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_other_shapes_names_and_numbers_are_refused, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_files_that_are_no_checkpoint_are_refused, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_file_from_before_weight_processing_had_none, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_truncated_file_is_refused_at_any_length, setup,
                                         teardown),

@@ -41,8 +41,12 @@ static int setup(void **state)
     OK(rf_coder_create(b->be, &b->settings, 5, &b->coder.coder));
     OK(rf_optimiser_create(b->be, b->coder.coder, &b->coder.opt));
     b->coder.name = "coder";
-    b->checkpoint = (rf_checkpoint){
-        .tick = 12, .settings = "x", .backend = "y", .coders = &b->coder, .n_coders = 1};
+    b->checkpoint = (rf_checkpoint){.tick = 12,
+                                    .settings = "x",
+                                    .backend = "y",
+                                    .weight_processing = "none",
+                                    .coders = &b->coder,
+                                    .n_coders = 1};
     if (rf_comm_rank(world) == 0) {
         rf_view w = rf_coder_view(b->coder.coder, RF_CODER_W_ENC);
         for (int64_t i = 0; i < rf_view_n_elems(&w); i++) {

@@ -1,0 +1,63 @@
+/* Architectures by name: sizes and switches without a model's files. */
+#include "vit_impl.h"
+
+#include <string.h>
+
+static const rf_named_list *const lists[] = {&rf_named_hub, &rf_named_timm, &rf_named_open_clip};
+
+enum { N_LISTS = sizeof lists / sizeof *lists, MAX_CHAIN = 8 };
+
+const rf_named_arch *rf_named_find(const char *name)
+{
+    for (int i = 0; i < N_LISTS; i++) {
+        for (int64_t j = 0; j < lists[i]->n; j++) {
+            if (strcmp(lists[i]->rows[j].name, name) == 0) {
+                return &lists[i]->rows[j];
+            }
+        }
+    }
+    return NULL;
+}
+
+static const char *nearest(const char *name)
+{
+    const char *best = "vit_base_patch16_224";
+    int64_t distance = INT64_MAX;
+    for (int i = 0; i < N_LISTS; i++) {
+        for (int64_t j = 0; j < lists[i]->n; j++) {
+            const int64_t d = rf_str_distance(name, lists[i]->rows[j].name);
+            if (d < distance) {
+                distance = d;
+                best = lists[i]->rows[j].name;
+            }
+        }
+    }
+    return best;
+}
+
+rf_status rf_named_apply(const char *name, rf_draft *draft, const rf_arch **row)
+{
+    rf_status status = RF_OK;
+    const rf_named_arch *chain[MAX_CHAIN];
+    int n = 0;
+    const rf_arch *arch = rf_arch_by_family(name);
+    for (const char *at = name; arch == NULL; at = chain[n - 1]->like) {
+        const rf_named_arch *named = rf_named_find(at);
+        RF_BUG(n < MAX_CHAIN, "the chain of architectures from '%s' does not end", name);
+        if (named == NULL) {
+            RF_FAIL(RF_ERR_UNSUPPORTED,
+                    "architecture '%.64s' is not known; the nearest that is known is '%s' "
+                    "(docs/models.md adopts another one by a row of one's own)",
+                    at, nearest(at));
+        }
+        chain[n++] = named;
+        arch = rf_arch_by_family(named->like);
+    }
+    RF_TRY(rf_draft_set(draft, arch->settings, arch->family));
+    while (n-- > 0) {
+        RF_TRY(rf_draft_set(draft, chain[n]->settings, chain[n]->name));
+    }
+    *row = arch;
+fail:
+    return status;
+}
