@@ -3,9 +3,18 @@
  * model; NAMED are other names. */
 #include "vit_impl.h"
 
-#define HUB(repo, arch) {repo, repo, "transformers", arch, ""}
-#define OPEN_CLIP(repo, arch) {"open-clip:" repo, repo, "open_clip", arch, ""}
-#define NAMED(name, repo, library, arch, note) {name, repo, library, arch, note}
+#define HUB(repo, arch)                                                                            \
+    {                                                                                              \
+        repo, repo, "transformers", arch, ""                                                       \
+    }
+#define OPEN_CLIP(repo, arch)                                                                      \
+    {                                                                                              \
+        "open-clip:" repo, repo, "open_clip", arch, ""                                             \
+    }
+#define NAMED(name, repo, library, arch, note)                                                     \
+    {                                                                                              \
+        name, repo, library, arch, note                                                            \
+    }
 
 /* clang-format off */
 static const rf_model models[] = {

@@ -275,6 +275,37 @@ static void test_switches_that_are_there_come_from_the_config(void **state)
     assert_true(c.image_height == 160 && c.n_patches == 100);
 }
 
+/* Every file of a folder beside this test, as the config that its name says. */
+static void try_folder(const char *name, bool is_accepted)
+{
+    char folder[RF_PATH_LEN], path[RF_PATH_LEN], own[RF_PATH_LEN], *text = NULL, **names = NULL;
+    int64_t n = 0, n_bytes = 0;
+    assert_ok(rf_format(folder, sizeof folder, "%s/tests/vit/%s", RF_SOURCE_DIR, name));
+    assert_ok(rf_file_list(folder, &names, &n));
+    assert_true(n >= 15);
+    for (int64_t i = 0; i < n; i++) {
+        rf_vit_config c;
+        assert_ok(rf_path_join(path, folder, names[i]));
+        assert_ok(rf_file_read(path, 1 << 20, &text, &n_bytes));
+        make_folder_of(
+            own, strncmp(names[i], "open_clip", 9) == 0 ? "open_clip_config.json" : "config.json",
+            text, NULL);
+        if ((rf_vit_read_config(own, NULL, &c) == RF_OK) != is_accepted) {
+            fail_msg("%s: %s", names[i], is_accepted ? rf_error_text() : "was accepted");
+        }
+        remove_folder(own);
+        rf_free(text);
+    }
+    rf_file_list_free(names, n);
+}
+
+static void test_what_must_be_read_is_read_and_what_must_not_is_not(void **state)
+{
+    (void)state;
+    try_folder("accept", true);
+    try_folder("refuse", false);
+}
+
 static void test_a_folder_without_its_files_is_not_found(void **state)
 {
     (void)state;
@@ -467,6 +498,7 @@ int main(void)
         cmocka_unit_test(test_hostile_configs_of_other_families_too),
         cmocka_unit_test(test_switches_of_open_clip_that_are_not_there_are_refused),
         cmocka_unit_test(test_switches_that_are_there_come_from_the_config),
+        cmocka_unit_test(test_what_must_be_read_is_read_and_what_must_not_is_not),
         cmocka_unit_test(test_a_folder_without_its_files_is_not_found),
         cmocka_unit_test(test_missing_keys_take_the_defaults_of_transformers),
         cmocka_unit_test(test_a_config_that_does_not_fit_names_tensor_and_shapes),
