@@ -23,7 +23,7 @@ typedef struct model {
 
 static const model models[] = {{"clip-b32", "clip", 32, 768, 12, 12, 64},
                                {"clip-b16", "clip", 16, 768, 12, 12, 16},
-                               {"clip-l14", "clip", 14, 1024, 24, 16, 4},
+                               {"clip-l14", "clip", 14, 1024, 24, 16, 8},
                                {"dinov2-s14", "dinov2", 14, 384, 12, 6, 16}};
 enum { N_MODELS = sizeof models / sizeof *models };
 
@@ -126,43 +126,28 @@ fail:
 static rf_status add_weight(weight_set *w, const model *m, const weight_name *name, int layer)
 {
     rf_status status = RF_OK;
-    const int64_t d = m->d, t = n_tokens(m);
-    const int64_t one[3] = {1, 1, d}, positions[3] = {1, t, d}, vector[1] = {d}, wide[1] = {4 * d};
-    const int64_t patch[4] = {d, CHANNELS, m->patch, m->patch};
-    const int64_t square[2] = {d, d}, fc1[2] = {4 * d, d}, fc2[2] = {d, 4 * d};
-    const float *random = w->random, *ones = w->ones;
-    const bool has_bias = name->kind >= PATCH_BIAS && name->kind != ONES;
-    switch (name->kind) {
-    case ONE_TOKEN:
-        return add_tensor(w, name->name, layer, "", random, 3, one);
-    case VECTOR:
-        return add_tensor(w, name->name, layer, "", random, 1, vector);
-    case POSITIONS:
-        return add_tensor(w, name->name, layer, "", random, 2, positions + 1);
-    case POSITIONS_3D:
-        return add_tensor(w, name->name, layer, "", random, 3, positions);
-    case ONES:
-        return add_tensor(w, name->name, layer, "", ones, 1, vector);
-    case PATCH:
-    case PATCH_BIAS:
-        RF_TRY(add_tensor(w, name->name, layer, ".weight", random, 4, patch));
-        break;
-    case NORM:
-        RF_TRY(add_tensor(w, name->name, layer, ".weight", ones, 1, vector));
-        break;
-    case SQUARE:
-        RF_TRY(add_tensor(w, name->name, layer, ".weight", random, 2, square));
-        break;
-    case FC1:
-        RF_TRY(add_tensor(w, name->name, layer, ".weight", random, 2, fc1));
-        break;
-    case FC2:
-        RF_TRY(add_tensor(w, name->name, layer, ".weight", random, 2, fc2));
-        break;
-    }
-    if (has_bias) {
-        RF_TRY(add_tensor(w, name->name, layer, ".bias", random, 1,
-                          name->kind == FC1 ? wide : vector));
+    const int64_t d = m->d, t = n_tokens(m), p = m->patch;
+    const struct {
+        int n_dims;
+        int64_t shape[4], n_bias;
+        const char *suffix;
+    } forms[] = {[ONE_TOKEN] = {3, {1, 1, d}, 0, ""},
+                 [VECTOR] = {1, {d}, 0, ""},
+                 [POSITIONS] = {2, {t, d}, 0, ""},
+                 [POSITIONS_3D] = {3, {1, t, d}, 0, ""},
+                 [ONES] = {1, {d}, 0, ""},
+                 [PATCH] = {4, {d, CHANNELS, p, p}, 0, ".weight"},
+                 [PATCH_BIAS] = {4, {d, CHANNELS, p, p}, d, ".weight"},
+                 [NORM] = {1, {d}, d, ".weight"},
+                 [SQUARE] = {2, {d, d}, d, ".weight"},
+                 [FC1] = {2, {4 * d, d}, 4 * d, ".weight"},
+                 [FC2] = {2, {d, 4 * d}, d, ".weight"}};
+    const weight_kind kind = name->kind;
+    const float *pool = kind == NORM || kind == ONES ? w->ones : w->random;
+    RF_TRY(add_tensor(w, name->name, layer, forms[kind].suffix, pool, forms[kind].n_dims,
+                      forms[kind].shape));
+    if (forms[kind].n_bias > 0) {
+        RF_TRY(add_tensor(w, name->name, layer, ".bias", w->random, 1, &forms[kind].n_bias));
     }
 fail:
     return status;

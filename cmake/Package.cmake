@@ -43,7 +43,7 @@ foreach(library IN LISTS needed)
 endforeach()
 file(RELATIVE_PATH refract_up /${CMAKE_INSTALL_LIBDIR}/pkgconfig /) # so that it may be moved
 set(refract_kind "")
-set(refract_libs "-lrefract")
+set(refract_libs "-lrefract -lm") # the headers' users want libm as the library does
 configure_file(${CMAKE_SOURCE_DIR}/cmake/refract.pc.in ${CMAKE_BINARY_DIR}/refract.pc @ONLY)
 set(refract_kind " (static)")
 set(refract_libs "-l:librefract.a${needed_flags} -fopenmp")

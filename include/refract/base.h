@@ -9,6 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define RF_VERSION "0.1.0"
 
 #if defined(__GNUC__)
@@ -223,5 +227,9 @@ void rf_format_bytes(double bytes, char *out);
 void rf_interrupt_raise(int signal_number);
 int rf_interrupt_pending(void); /* the signal, or 0 */
 void rf_interrupt_clear(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

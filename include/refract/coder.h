@@ -9,6 +9,10 @@
 #include "refract/io.h"
 #include "refract/tensor.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- settings of `coders` ----------------------------------------------------------------------
  */
 
@@ -175,5 +179,9 @@ rf_status rf_coder_encode(const rf_coder *coder, rf_stream *s, const rf_view *x,
  * not valid get b_dec. n_active (host, [n], or NULL) gets the entries of each row. */
 rf_status rf_coder_reconstruct(const rf_coder *coder, rf_stream *s, const rf_view *x,
                                const uint8_t *row_valid, const rf_view *x_hat, int64_t *n_active);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

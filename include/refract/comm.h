@@ -5,6 +5,10 @@
 
 #include "refract/base.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct rf_comm rf_comm;
 
 /* Start MPI if nobody has, and wrap a duplicate of the world. Collective over all processes.
@@ -54,5 +58,9 @@ rf_status rf_comm_max_i64(const rf_comm *comm, int64_t *data, int64_t n);
  * short): first and count. Local. */
 void rf_comm_share(int64_t n_items, int64_t tile, int rank, int size, int64_t *first,
                    int64_t *count);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -11,6 +11,10 @@
 #include "refract/tensor.h"
 #include "refract/vit.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- settings of section `data` --------------------------------------------------------------
  */
 
@@ -336,5 +340,9 @@ rf_status rf_activation_stream_advance(rf_activation_stream *st, bool *more);
  * (may be NULL) gets a line for each of the first hundred. The same on every rank. */
 rf_status rf_activation_stream_bad(const rf_activation_stream *st, int64_t *n_bad,
                                    rf_str *names_and_reasons);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -12,6 +12,10 @@
 #include "refract/train.h"
 #include "refract/vit.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- settings of `eval` -----------------------------------------------------------------------
  */
 
@@ -35,7 +39,7 @@ typedef enum rf_eval_class {
     RF_EVAL_PATCH,
 } rf_eval_class;
 enum { RF_EVAL_N_CLASSES = 4 };
-const char *rf_eval_class_name(rf_eval_class class);
+const char *rf_eval_class_name(rf_eval_class which);
 
 typedef struct rf_token_span {
     int64_t first, count; /* positions of a picture */
@@ -84,7 +88,7 @@ enum { RF_CODER_SUMS_LEN = 4 * RF_EVAL_N_CLASSES };
 
 /* One token of class `class` (or RF_EVAL_ALL: of no narrower one): x, x_hat [width] and how many
  * latents are active. */
-void rf_coder_sums_add(rf_coder_sums *sums, rf_eval_class class, const float *x, const float *x_hat,
+void rf_coder_sums_add(rf_coder_sums *sums, rf_eval_class which, const float *x, const float *x_hat,
                        int64_t width, int64_t n_active);
 /* x.y / (|x| |y|) in double; 0 when a norm is 0. */
 double rf_eval_cosine(const float *x, const float *y, int64_t n);
@@ -101,7 +105,7 @@ typedef struct rf_token_figures {
     double squared_error;                  /* mean of |x - x_hat|^2 a token: mse times the width */
     double cosine;                         /* mean over tokens of cos(x, x_hat) */
 } rf_token_figures;
-void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class class, rf_token_span span,
+void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class which, rf_token_span span,
                               const rf_site_sums *site, rf_token_figures *out);
 
 /* ---- substitution: the model with something else at a hook point ------------------------------
@@ -201,5 +205,9 @@ rf_status rf_eval_run(const rf_comm *comm, rf_backend *be, const rf_run *run,
 void rf_eval_report_fini(rf_eval_report *report);
 /* The text of eval.json. Local. */
 rf_status rf_eval_report_write_json(const rf_eval_report *report, rf_str *out);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -7,6 +7,10 @@
 #include "refract/io.h"
 #include "refract/tensor.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Where a coder comes from: what the other tool's record says of it. Texts are borrowed; NULL is
  * left out. */
 typedef struct rf_exchange_origin {
@@ -29,5 +33,9 @@ typedef struct rf_exchange_origin {
  */
 rf_status rf_saelens_write(const rf_coder *coder, rf_stream *s, const rf_exchange_origin *origin,
                            const char *folder);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

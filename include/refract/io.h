@@ -6,6 +6,10 @@
 
 #include "refract/base.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- file: whole files, folders, atomic writing --------------------------------------------- */
 
 bool rf_file_exists(const char *path);
@@ -281,5 +285,9 @@ rf_status rf_tfevents_scalar(rf_tfevents *t, int64_t step, double wall_time, con
                              double value);
 rf_status rf_tfevents_flush(rf_tfevents *t);
 void rf_tfevents_close(rf_tfevents *t); /* NULL is fine */
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -6,6 +6,10 @@
 #include "refract/base.h"
 #include "refract/eval.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- table: aligned text ----------------------------------------------------------------------
  */
 
@@ -32,5 +36,9 @@ rf_status rf_table_write(const rf_table *table, rf_str *out);
 /* Append the tables of `report`: per token, then the model with the reconstruction in place, each
  * coder held out and trained on, and below them what the columns mean. */
 rf_status rf_report_eval(const rf_eval_report *report, rf_str *out);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

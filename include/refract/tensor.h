@@ -13,6 +13,10 @@
 #include "refract/base.h"
 #include "refract/comm.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- views -------------------------------------------------------------------------------------
  */
 
@@ -494,5 +498,9 @@ struct rf_stream {
 struct rf_event {
     rf_backend *backend;
 };
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

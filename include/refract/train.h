@@ -10,6 +10,10 @@
 #include "refract/io.h"
 #include "refract/tensor.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- step: one update of one coder
  * -------------------------------------------------------------
  *
@@ -225,5 +229,9 @@ const char *rf_run_weight_processing(const rf_run *run);
 /* Parameters and state of coder `idx`, no moments. Local. */
 rf_status rf_run_load_coder(rf_backend *be, rf_stream *s, const rf_run *run, int64_t idx,
                             rf_coder **out);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

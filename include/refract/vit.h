@@ -8,6 +8,10 @@
 #include "refract/io.h"
 #include "refract/tensor.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct rf_vit rf_vit;
 
 /* ---- what a model is ---------------------------------------------------------------------------
@@ -470,5 +474,9 @@ rf_status rf_vit_reference_opts(const rf_tensor_file *reference, rf_vit_opts *ou
  * (names both), or where the reference holds no input. */
 rf_status rf_vit_compare(rf_vit *vit, rf_stream *s, const rf_tensor_file *reference,
                          double tolerance, rf_comparison *out);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

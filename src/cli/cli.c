@@ -45,7 +45,8 @@ rf_status rf_cli_session(const rf_cli *cli, const char *folder, rf_session *out)
     int n_threads = 0;
     RF_TRY(rf_parse_i64(rf_cli_value(cli, rf_cli_n_words(cli), "threads", "0"), &n_wanted));
     RF_TRY(rf_cli_threads(cli, n_wanted, &n_threads));
-    RF_TRY(rf_session_open(folder, n_threads, NULL, out));
+    const rf_vit_opts opts = {.row = rf_cli_value(cli, rf_cli_n_words(cli), "row", NULL)};
+    RF_TRY(rf_session_open(folder, n_threads, &opts, out));
 fail:
     return status;
 }

@@ -44,7 +44,7 @@ int rf_cli_n_words(const rf_cli *cli);
 /* Print to standard output on the root rank. */
 void rf_cli_print(const rf_cli *cli, const char *fmt, ...) RF_PRINTF(2, 3);
 
-/* The model of `folder` with pictures, on threads=N. */
+/* The model of `folder` with pictures, on threads=N, as row=FILE says. */
 rf_status rf_cli_session(const rf_cli *cli, const char *folder, rf_session *out);
 /* Install the sinks of log and progress, and the handlers of SIGTERM, SIGINT and SIGUSR1. */
 void rf_terminal_init(bool is_root, int rank, int size);

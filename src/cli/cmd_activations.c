@@ -126,7 +126,7 @@ static void print_captures(const rf_cli *cli, const capture *captures, int64_t n
 
 static rf_status run(rf_cli *cli)
 {
-    static const char *const keys[] = {"hooks", "out", "threads", NULL};
+    static const char *const keys[] = {"hooks", "out", "row", "threads", NULL};
     rf_status status = RF_OK;
     rf_session m = {0};
     capture *captures = NULL;
@@ -159,7 +159,7 @@ fail:
 
 const rf_command rf_command_activations = {
     .name = "activations",
-    .usage = "MODEL PICTURE... hooks=NAME,NAME out=FILE.safetensors [threads=N]",
+    .usage = "MODEL PICTURE... hooks=NAME,NAME out=FILE.safetensors [row=FILE.yaml] [threads=N]",
     .summary = "write a model's activations on a few pictures, for a notebook",
     .help =
         "Runs each PICTURE through MODEL (a Hugging Face folder) and writes the activations at "
@@ -172,6 +172,7 @@ const rf_command rf_command_activations = {
         "keys:\n"
         "  hooks=NAMES   hook points, commas between; layers may be negative (from the end)\n"
         "  out=FILE      the file to write\n"
+        "  row=FILE      a row of the architecture table, for a model that Refract does not know\n"
         "  threads=N     default: all cores",
     .uses_ranks = false,
     .run = run,

@@ -7,7 +7,8 @@
 enum { BATCH_TOKENS = 4096, EXPANSION = 16, K = 32 };
 
 static rf_status write_run_file(const rf_vit_config *model, const rf_picture_list *pictures,
-                                const char *model_path, const char *pictures_path, rf_str *out)
+                                const char *model_path, const char *row, const char *pictures_path,
+                                rf_str *out)
 {
     rf_status status = RF_OK;
     const int64_t n_train = rf_picture_list_n(pictures, RF_SPLIT_TRAIN);
@@ -20,6 +21,10 @@ static rf_status write_run_file(const rf_vit_config *model, const rf_picture_lis
                               "train'; 'refract help settings' explains every key.\n\n"));
     RF_TRY(rf_str_append(out, "model:\n  path: "));
     RF_TRY(rf_json_append_str(out, model_path));
+    if (row != NULL) {
+        RF_TRY(rf_str_append(out, "\n  row: "));
+        RF_TRY(rf_json_append_str(out, row));
+    }
     RF_TRY(rf_str_append(out, "\n\ndata:\n  path: "));
     RF_TRY(rf_json_append_str(out, pictures_path));
     RF_TRY(rf_str_append(out,
@@ -57,17 +62,19 @@ fail:
 
 static rf_status run(rf_cli *cli)
 {
-    static const char *const keys[] = {"out", NULL};
+    static const char *const keys[] = {"out", "row", NULL};
     rf_status status = RF_OK;
     rf_vit_config model;
     rf_picture_list *pictures = NULL;
     rf_str text = {0};
     RF_TRY(rf_cli_need_args(cli, 2, "init MODEL PICTURES [out=FILE.yaml]"));
     RF_TRY(rf_cli_check_keys(cli, 2, keys));
-    RF_TRY(rf_vit_read_config(cli->args[0], NULL, &model));
+    const char *row = rf_cli_value(cli, 2, "row", NULL);
+    const rf_vit_opts model_opts = {.row = row};
+    RF_TRY(rf_vit_read_config(cli->args[0], &model_opts, &model));
     const rf_picture_list_opts opts = {.folder = cli->args[1], .holdout = 0.1};
     RF_TRY(rf_picture_list_open(&opts, &pictures));
-    RF_TRY(write_run_file(&model, pictures, cli->args[0], cli->args[1], &text));
+    RF_TRY(write_run_file(&model, pictures, cli->args[0], row, cli->args[1], &text));
     const char *out = rf_cli_value(cli, 2, "out", NULL);
     if (out == NULL) {
         rf_cli_print(cli, "%s", text.data);
@@ -85,7 +92,7 @@ fail:
 
 const rf_command rf_command_init = {
     .name = "init",
-    .usage = "MODEL PICTURES [out=FILE.yaml]",
+    .usage = "MODEL PICTURES [out=FILE.yaml] [row=FILE.yaml]",
     .summary = "print a good first run file, with comments",
     .help =
         "Looks at MODEL (a Hugging Face folder) and PICTURES (class folders, or one folder) and\n"
@@ -93,7 +100,8 @@ const rf_command rf_command_init = {
         "example:\n"
         "  refract init models/dinov2-small /data/pictures out=run.yaml\n\n"
         "keys:\n"
-        "  out=FILE   write there (an existing file is left alone) instead of printing",
+        "  out=FILE   write there (an existing file is left alone) instead of printing\n"
+        "  row=FILE   a row of the architecture table, for a model that Refract does not know",
     .uses_ranks = false,
     .run = run,
 };

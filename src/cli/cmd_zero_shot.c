@@ -41,7 +41,6 @@ fail:
 static rf_status build(const rf_cli *cli, const char *folder, const char *names_path,
                        const char *templates_path, const char *out_path)
 {
-    static const rf_vit_opts opts = {.tower = RF_TOWER_TEXT};
     rf_status status = RF_OK;
     rf_backend *be = NULL;
     rf_stream *s = NULL;
@@ -61,6 +60,7 @@ static rf_status build(const rf_cli *cli, const char *folder, const char *names_
     RF_TRY(rf_tokenizer_open(folder, &tokenizer));
     RF_TRY(rf_backend_cpu_create(n_threads, &be));
     RF_TRY(rf_stream_create(be, &s));
+    const rf_vit_opts opts = {.tower = RF_TOWER_TEXT, .row = rf_cli_value(cli, 1, "row", NULL)};
     RF_TRY(rf_vit_open(be, folder, &opts, &text));
     RF_TRY(rf_zero_shot_build(text, s, tokenizer, names.items, names.n, templates.items,
                               templates.n, &classifier));
@@ -146,8 +146,8 @@ fail:
 
 static rf_status run(rf_cli *cli)
 {
-    static const char *const keys[] = {"names", "templates", "out", "classifier",
-                                       "top",   "threads",   NULL};
+    static const char *const keys[] = {"names", "templates", "out",     "classifier",
+                                       "top",   "row",       "threads", NULL};
     rf_status status = RF_OK;
     const int n_words = rf_cli_n_words(cli);
     RF_TRY(rf_cli_check_keys(cli, n_words, keys));
@@ -189,6 +189,8 @@ const rf_command rf_command_zero_shot = {
         "  out=FILE         the classifier to write\n"
         "  classifier=FILE  one that was written so, or a .npy [width, classes] as Prisma's\n"
         "  top=N            classes to print, default 5\n"
+        "  row=FILE.yaml    a row of the architecture table, for a model that Refract does not "
+        "know\n"
         "  threads=N        default: all cores",
     .uses_ranks = false,
     .run = run,

@@ -3,10 +3,10 @@
 
 #include <math.h>
 
-const char *rf_eval_class_name(rf_eval_class class)
+const char *rf_eval_class_name(rf_eval_class which)
 {
     static const char *const names[RF_EVAL_N_CLASSES] = {"all", "cls", "register", "patch"};
-    return names[class];
+    return names[which];
 }
 
 double rf_eval_cosine(const float *x, const float *y, int64_t n)
@@ -32,16 +32,16 @@ double rf_eval_cross_entropy(const float *logits, int64_t n, int64_t label)
     return log(sum) - ((double)logits[label] - max);
 }
 
-static void add_token(rf_coder_sums *sums, rf_eval_class class, double error, double cosine,
+static void add_token(rf_coder_sums *sums, rf_eval_class which, double error, double cosine,
                       int64_t n_active)
 {
-    sums->n_tokens[class] += 1;
-    sums->active[class] += (double)n_active;
-    sums->error[class] += error;
-    sums->cosine[class] += cosine;
+    sums->n_tokens[which] += 1;
+    sums->active[which] += (double)n_active;
+    sums->error[which] += error;
+    sums->cosine[which] += cosine;
 }
 
-void rf_coder_sums_add(rf_coder_sums *sums, rf_eval_class class, const float *x, const float *x_hat,
+void rf_coder_sums_add(rf_coder_sums *sums, rf_eval_class which, const float *x, const float *x_hat,
                        int64_t width, int64_t n_active)
 {
     const double cosine = rf_eval_cosine(x, x_hat, width);
@@ -52,15 +52,15 @@ void rf_coder_sums_add(rf_coder_sums *sums, rf_eval_class class, const float *x,
         error += d * d;
     }
     add_token(sums, RF_EVAL_ALL, error, cosine, n_active);
-    if (class != RF_EVAL_ALL) {
-        add_token(sums, class, error, cosine, n_active);
+    if (which != RF_EVAL_ALL) {
+        add_token(sums, which, error, cosine, n_active);
     }
 }
 
-void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class class, rf_token_span span,
+void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class which, rf_token_span span,
                               const rf_site_sums *site, rf_token_figures *out)
 {
-    const double n = sums->n_tokens[class], error = sums->error[class];
+    const double n = sums->n_tokens[which], error = sums->error[which];
     double about_mean = 0, about_position = 0;
 
     *out = (rf_token_figures){.n_tokens = (int64_t)n,
@@ -74,10 +74,10 @@ void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class class, rf
         return;
     }
     rf_site_sums_variance(site, span, &about_mean, &about_position);
-    out->l0 = sums->active[class] / n;
+    out->l0 = sums->active[which] / n;
     out->squared_error = error / n;
     out->mse = error / (n * (double)site->width);
-    out->cosine = sums->cosine[class] / n;
+    out->cosine = sums->cosine[which] / n;
     if (about_mean > 0) {
         out->explained_variance = 1 - error / about_mean;
     }

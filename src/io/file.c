@@ -48,18 +48,22 @@ bool rf_file_is_dir(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-/* Open for reading; a folder is refused here, because reading it fails with a less clear text. */
+/* Open for reading; a folder is refused here, because reading it fails with a less clear text, and
+ * a pipe, because it would wait for whoever writes to it. */
 static rf_status open_read(const char *path, int *fd, int64_t *n_bytes)
 {
     rf_status status = RF_OK;
     struct stat info;
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (*fd < 0 || fstat(*fd, &info) != 0) {
         status = rf_file_raise("open", path, errno);
         goto fail;
     }
     if (S_ISDIR(info.st_mode)) {
         RF_FAIL(RF_ERR_IO, "cannot read '%s': it is a folder, expected a file", path);
+    }
+    if (S_ISFIFO(info.st_mode) || S_ISSOCK(info.st_mode)) {
+        RF_FAIL(RF_ERR_IO, "cannot read '%s': it is a pipe, expected a file", path);
     }
     *n_bytes = (int64_t)info.st_size;
     return RF_OK;

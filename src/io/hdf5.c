@@ -152,7 +152,7 @@ rf_status rf_h5_open(const char *path, rf_h5_file **out)
 
     *out = NULL;
     RF_TRY(make_file(path, &f));
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused by HDF5 */
     if (fd < 0) {
         status = rf_file_raise("open", path, errno);
         goto fail;

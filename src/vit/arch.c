@@ -1,5 +1,5 @@
 /* Looking things up in the architecture table. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <string.h>
 

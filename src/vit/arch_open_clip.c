@@ -1,6 +1,6 @@
 /* The architecture table: OpenCLIP's own vision transformer. Defaults are those of its
  * CLIPVisionCfg (3.3). */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 static const rf_key keys[] = {
     {"d_model", "width", 0},

@@ -1,6 +1,6 @@
 /* The architecture table: text towers. Defaults are those of transformers' configuration classes
  * (5.23) and of open_clip's CLIPTextCfg (3.3). */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 static const rf_key clip_keys[] = {
     {"d_model", "hidden_size", 0},

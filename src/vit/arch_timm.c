@@ -1,6 +1,6 @@
 /* The architecture table: timm's VisionTransformer (and its distilled DeiT), Eva and Beit. The
  * named architecture (named_timm.c) gives the sizes and switches, `model_args` overrules them. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #define COMMON_KEYS                                                                                \
     {"image_size", "/pretrained_cfg.input_size", 0}, {"image_size", "img_size", 0},                \

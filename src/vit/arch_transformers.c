@@ -1,7 +1,7 @@
 /* The architecture table: picture models of transformers. Spellings are those of the Hub's
  * checkpoints (which transformers 4 and 5 also save), then those that transformers 5 uses inside.
  * Defaults are those of transformers' configuration classes (5.23). */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #define COMMON_KEYS                                                                                \
     {"d_model", "hidden_size", 0}, {"n_layers", "num_hidden_layers", 0},                           \

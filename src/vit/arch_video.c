@@ -1,6 +1,6 @@
 /* The architecture table: video models. Defaults are those of transformers' configuration classes
  * (5.23) and, for V-JEPA, of its configs (facebookresearch/jepa). */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #define COMMON_KEYS                                                                                \
     {"d_model", "hidden_size", 0}, {"n_layers", "num_hidden_layers", 0},                           \

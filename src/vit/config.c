@@ -1,6 +1,6 @@
 /* A model's folder to what it is: which library wrote it, which row of the table it is, and what
  * its config says. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -86,8 +86,13 @@ static rf_status find_row(rf_vit_files *files)
     rf_status status = RF_OK;
     const char *model_type = NULL, *architecture = "";
     RF_TRY(rf_json_get_str(files->json, "architecture", "", &architecture));
-    RF_TRY(rf_json_get_str(files->json, "model_type", architecture[0] != '\0' ? "" : NULL,
-                           &model_type));
+    RF_TRY(rf_json_get_str(files->json, "model_type", "", &model_type));
+    if (architecture[0] == '\0' && model_type[0] == '\0') {
+        RF_FAIL(RF_ERR_NOT_FOUND,
+                "neither 'model_type' (transformers) nor 'architecture' (timm) is "
+                "given: a model of another kind needs a row of its own, row=FILE.yaml "
+                "(docs/models.md)");
+    }
     if (architecture[0] != '\0' &&
         (model_type[0] == '\0' || strcmp(model_type, "timm_wrapper") == 0)) {
         RF_TRY(rf_named_apply(architecture, &files->draft, &files->arch));

@@ -1,6 +1,6 @@
 /* The settings of a config in the making: one table that the built-in rows, named architectures,
  * config.json and a user's row all go through. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* Keys of a model's config.json to the settings of a draft. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <jansson.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* Resampling of grids of positions, as torch's interpolate does it. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <math.h>
 

@@ -1,6 +1,6 @@
 /* Architectures of transformers' models on the Hub, and of Meta's archives: sizes as their
  * config.json have them. What is not said is as in the row of the table. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #define LARGE "d_model: 1024, n_layers: 24, n_heads: 16, d_mlp: 4096"
 #define HUGE_WIDTH "d_model: 1280, n_layers: 32, n_heads: 16, d_mlp: 5120"

@@ -1,6 +1,6 @@
 /* Architectures of OpenCLIP's vision towers, as the model_configs of open_clip 3.3 have them;
  * TinyCLIP's as timm's vit_xsmall, vit_medium and vit_betwixt of the same weights. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 static const rf_named_arch rows[] = {
     {"EVA01-g-14-plus", "eva_giant_patch14_224",

@@ -1,7 +1,7 @@
 /* Architectures of timm: VisionTransformer, VisionTransformerDistilled, Eva and Beit. Sizes and
  * switches were read off the modules that timm 1.0.31 builds for each name; what is not said is as
  * in the row of the table. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 static const rf_named_arch rows[] = {
     {"beit3_base_patch16_224", "timm_vit",

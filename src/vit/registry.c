@@ -1,12 +1,14 @@
 /* The registry by name, and the configs of its models without their files. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <string.h>
 
+/* The name most like it, or NULL where none is. */
 static const char *nearest(const char *name)
 {
-    const char *best = "";
-    int64_t distance = INT64_MAX;
+    const char *best = NULL;
+    const int64_t n = (int64_t)strnlen(name, RF_NAME_LEN);
+    int64_t distance = n < RF_NAME_LEN ? n / 3 + 1 : 0; /* farther is no likeness */
     for (int64_t i = 0; i < rf_registry_count(); i++) {
         const int64_t d = rf_str_distance(name, rf_registry_at(i)->name);
         if (d < distance) {
@@ -34,8 +36,10 @@ rf_status rf_registry_find(const char *name, const rf_model **out)
         }
     }
     if (by_repo == NULL || !is_unique) {
-        RF_FAIL(RF_ERR_NOT_FOUND, "no model '%.128s' in the registry; the nearest is '%s'", name,
-                nearest(name));
+        const char *other = nearest(name);
+        RF_FAIL(RF_ERR_NOT_FOUND, "no model '%.128s' in the registry%s%s%s", name,
+                other != NULL ? "; did you mean '" : "; 'refract info models' lists them",
+                other != NULL ? other : "", other != NULL ? "'?" : "");
     }
     *out = by_repo;
 fail:

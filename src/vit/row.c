@@ -5,7 +5,7 @@
  * by part; a list where spellings differ keys: {d_model: embed_width}    # settings by the config's
  * keys settings: {n_heads: 6}          # settings by themselves
  */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <string.h>
 

@@ -1,7 +1,8 @@
 /* Weights to the backend: read as fp32, linear maps transposed to [in, out] (the faster side of the
  * product), positions resampled, tables of relative positions spread out. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- one tensor -------------------------------------------------------------------------------
@@ -99,12 +100,30 @@ static rf_status read_rows(const rf_weights_item *it, float *out)
     return rf_named_tensor_read_f32(&part, out);
 }
 
+/* Weights that are whole numbers, or not finite, are another file's or a broken one's. */
+static rf_status check_values(const rf_named_tensor *t, const float *values, int64_t n)
+{
+    rf_status status = RF_OK;
+    if (t->dtype > RF_FILE_BF16) {
+        RF_FAIL(RF_ERR_FORMAT, "tensor '%s' holds whole numbers, expected weights", t->name);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(values[i])) {
+            RF_FAIL(RF_ERR_FORMAT, "tensor '%s' holds %g", t->name, (double)values[i]);
+        }
+    }
+fail:
+    return status;
+}
+
 /* The array of `it` in `out`; `in` is room for what the file holds. */
 static rf_status make_array(const rf_vit_files *f, const rf_weights_item *it, float *in, float *out)
 {
     rf_status status = RF_OK;
     if (it->tensor != NULL) {
-        RF_TRY(read_rows(it, it->layout == RF_LAYOUT_AS_STORED ? out : in));
+        float *read = it->layout == RF_LAYOUT_AS_STORED ? out : in;
+        RF_TRY(read_rows(it, read));
+        RF_TRY(check_values(it->tensor, read, it->n_rows * it->n_cols));
     }
     switch (it->layout) {
     case RF_LAYOUT_AS_STORED:
@@ -184,6 +203,20 @@ static rf_status load_all(rf_stream *s, const rf_weights_plan *p, rf_vit_weights
 fail:
     rf_free(in);
     rf_free(out);
+    return status;
+}
+
+rf_status rf_weights_check(const rf_vit_files *files)
+{
+    rf_status status = RF_OK;
+    rf_vit_weights w = {0};
+    rf_weights_plan p = {.files = files, .capacity = 64 + 32 * files->config.n_layers};
+    RF_ALLOC(w.blocks, files->config.n_layers);
+    RF_ALLOC(p.items, p.capacity);
+    RF_TRY_DOING(rf_weights_plan_all(&p, &w), "%s", files->folder);
+fail:
+    rf_free(p.items);
+    rf_free(w.blocks);
     return status;
 }
 

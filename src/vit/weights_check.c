@@ -1,5 +1,5 @@
 /* Tensors that nobody asked for. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* The file of a model's weights, and what its tensors are called. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -99,6 +99,9 @@ rf_status rf_vit_files_open_weights(rf_vit_files *files, bool is_open_clip, rf_w
         goto fail;
     }
     RF_TRY(rf_tensor_file_open(path, &files->weights));
+    if (rf_tensor_file_count(files->weights) == 0) {
+        RF_FAIL(RF_ERR_FORMAT, "'%s' holds no tensors by name: expected a table of weights", path);
+    }
     RF_TRY(rf_weights_find_prefix(files));
 fail:
     return status;

@@ -1,6 +1,6 @@
 /* What is to be loaded for a config: each tensor by the architecture table, its shape checked, its
  * place in the arena, its name in TransformerLens terms. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <stdio.h>
 #include <string.h>

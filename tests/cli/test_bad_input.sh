@@ -65,11 +65,18 @@ for f in some-bad/*/*; do head -c 40 "$f" >cut.png && mv cut.png "$f"; done
 train 1 run.yaml data.path=some-bad data.max_bad_share=0.1 output.dir=all-bad-run
 expect_in err.txt "max_bad_share"
 
-# NaN in what the coders see, from a weight that is NaN: said before the first step. (A batch of NaN in the
-# middle of a run is skipped and counted: tests/train/test_step.c.)
+# A weight that is NaN is refused by name. NaN in what the coders see, from a weight that is as large as a
+# float can be, is said before the first step. (A batch of NaN in the middle of a run is skipped and counted:
+# tests/train/test_step.c.)
 cp -r model poisoned
 header=$(od -An -t u8 -N 8 poisoned/model.safetensors)
-printf '\000\000\300\177' | dd of=poisoned/model.safetensors bs=1 seek=$((header + 8)) conv=notrunc 2>/dev/null
+poison() {
+    printf "$1" | dd of=poisoned/model.safetensors bs=1 seek=$((header + 8)) conv=notrunc 2>/dev/null
+}
+poison '\000\000\300\177'
+train 1 run.yaml model.path=poisoned output.dir=poisoned-run
+expect_in err.txt "holds nan"
+poison '\377\377\177\177'
 train 1 run.yaml model.path=poisoned output.dir=poisoned-run
 expect_in err.txt "not finite"
 

@@ -22,7 +22,7 @@ extract() {
 build() {
     local flags
     read -ra flags < <(pkg-config --cflags --libs "refract$2")
-    ${CC:-cc} -std=c11 -Wall -Wextra -Wpedantic -Werror "$1.c" "${flags[@]}" -lm -o "$1$2"
+    ${CC:-cc} -std=c11 -Wall -Wextra -Wpedantic -Werror "$1.c" "${flags[@]}" -o "$1$2"
 }
 
 for name in load hook cache replace backward; do
@@ -33,14 +33,20 @@ expect_exit 0 ./load model "$picture"
 expect_in out.txt "layers, embedding of"
 expect_exit 1 ./load no-such-model "$picture"
 expect_in err.txt "no-such-model"
+expect_exit 1 ./hook no-such-model "$picture"
+expect_in err.txt "no-such-model"
 expect_exit 0 ./hook model "$picture"
 (($(grep -c 'hook_resid_post *norm [0-9]' out.txt) == 2)) || fail "hook: two norms"
 expect_exit 0 ./cache model "$picture"
 expect_in out.txt "pos_embed"
 expect_exit 0 ./load model "$picture"
 cp out.txt whole.txt
-expect_exit 0 ./replace model "$picture" 0 1
+expect_exit 0 ./replace model "$picture" z0 1
 [[ $(grep -o '[^ ]*$' out.txt) != "$(grep -o '[^ ]*$' whole.txt)" ]] || fail "replace: no effect"
+expect_exit 1 ./replace model "$picture" z0 99
+expect_in err.txt "no head 99"
+expect_exit 1 ./backward
+expect_in err.txt "usage: backward MODEL PICTURE"
 expect_exit 0 ./backward model "$picture"
 grep -qE 'pixel: [0-9.e-]+$' out.txt || fail "backward: $(cat out.txt)"
 
@@ -49,13 +55,15 @@ env -u LD_LIBRARY_PATH ./load-static model "$picture" >static.txt
 cmp static.txt whole.txt || fail "the archive gives other values than the shared library"
 
 mkdir package
-cp load.c package/
+cp cache.c load.c package/
 cat >package/CMakeLists.txt <<'CMAKE'
 cmake_minimum_required(VERSION 3.25)
 project(user C)
 find_package(refract 0.1 REQUIRED)
 add_executable(shared load.c)
 target_link_libraries(shared refract::refract)
+add_executable(cached cache.c)
+target_link_libraries(cached refract::refract)
 add_executable(archive load.c)
 target_link_libraries(archive refract::static)
 CMAKE
@@ -65,6 +73,16 @@ for name in shared archive; do
     "package/build/$name" model "$picture" >"$name.txt"
     cmp "$name.txt" whole.txt || fail "$name of the CMake package gives other values"
 done
+
+# C++ programs link too.
+if command -v c++ >/dev/null; then
+    for header in installed/include/refract/*.h; do
+        echo "#include <refract/$(basename "$header")>"
+    done >all.cc
+    echo 'int main() { return rf_registry_count() > 0 ? 0 : 1; }' >>all.cc
+    read -ra flags < <(pkg-config --cflags --libs refract)
+    c++ -std=c++17 all.cc "${flags[@]}" -o all && ./all || fail "a C++ program"
+fi
 
 nm -D --defined-only "$library/librefract.so" | awk '{ print $3 }' | sed 's/@.*//' | sort -u >exported.txt
 while IFS= read -r symbol; do

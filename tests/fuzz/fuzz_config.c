@@ -1,7 +1,8 @@
-/* Any bytes as a model's config.json and as its open_clip_config.json, for both towers.
+/* Any bytes as a model's config.json, or open_clip_config.json where they say model_cfg, for both
+ * towers.
  * layer: vit
  * seeds: tests/vit/accept tests/vit/refuse */
-#include "../../src/vit/vit_impl.h"
+#include "../../src/vit/config_impl.h"
 
 #include "fuzz.h"
 
@@ -19,22 +20,25 @@ static void check(const rf_vit_config *c)
     FUZZ_CHECK(rf_vit_weight_bytes(c) > 0 && rf_vit_workspace_bytes(c, 1) > 0);
 }
 
-static void parse(const uint8_t *bytes, size_t n_bytes, rf_vit_tower tower, bool is_open_clip)
+static void parse(rf_json *json, rf_vit_tower tower, bool is_open_clip)
 {
-    rf_vit_files files = {.opts.tower = tower, .folder = "fuzz"};
-    if (rf_json_parse((const char *)bytes, (int64_t)n_bytes, "fuzz", &files.json) == RF_OK &&
-        rf_vit_files_parse(&files, is_open_clip) == RF_OK && rf_vit_files_finish(&files) == RF_OK) {
+    rf_vit_files files = {.opts.tower = tower, .folder = "fuzz", .json = json};
+    if (rf_vit_files_parse(&files, is_open_clip) == RF_OK && rf_vit_files_finish(&files) == RF_OK) {
         check(&files.config);
     }
+    files.json = NULL; /* the caller's */
     rf_vit_files_close(&files);
     FUZZ_CHECK(rf_alloc_live() == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 {
-    parse(bytes, n_bytes, RF_TOWER_VISION, false);
-    parse(bytes, n_bytes, RF_TOWER_VISION, true);
-    parse(bytes, n_bytes, RF_TOWER_TEXT, false);
-    parse(bytes, n_bytes, RF_TOWER_TEXT, true);
+    rf_json *json = NULL;
+    if (rf_json_parse((const char *)bytes, (int64_t)n_bytes, "fuzz", &json) == RF_OK) {
+        const bool is_open_clip = rf_json_find(json, "model_cfg") != NULL;
+        parse(json, RF_TOWER_VISION, is_open_clip);
+        parse(json, RF_TOWER_TEXT, is_open_clip);
+    }
+    rf_json_free(json);
     return 0;
 }

@@ -33,6 +33,17 @@ static void reads_a_file_whose_size_is_said_to_be_zero(void **state)
     assert_null(text);
 }
 
+static void refuses_a_pipe_at_once(void **state)
+{
+    char *text = NULL;
+    int64_t n = 0;
+    rf_file_map map;
+    (void)state;
+    assert_int_equal(mkfifo(scratch("pipe"), 0600), 0);
+    assert_refused(rf_file_read(scratch("pipe"), 100, &text, &n), RF_ERR_IO, "it is a pipe");
+    assert_refused(rf_file_map_open(scratch("pipe"), &map), RF_ERR_IO, "it is a pipe");
+}
+
 static void refuses_above_the_cap_a_folder_and_a_missing_file(void **state)
 {
     char *text = NULL;
@@ -163,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         scratch_test(reads_a_whole_file_and_ends_it_with_zero),
         scratch_test(reads_a_file_whose_size_is_said_to_be_zero),
+        scratch_test(refuses_a_pipe_at_once),
         scratch_test(refuses_above_the_cap_a_folder_and_a_missing_file),
         scratch_test(lists_names_in_the_order_of_their_bytes),
         scratch_test(lists_more_names_than_fit_its_first_block),

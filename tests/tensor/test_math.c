@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <math.h>
+#include <string.h>
 
 enum { N = 1 << 20 };
 
@@ -129,6 +130,31 @@ static void test_softmax_sums_to_one_and_survives_large_scores(void **state)
     }
 }
 
+static void test_an_element_has_the_same_bits_wherever_it_stands(void **state)
+{
+    (void)state;
+    enum { FEW = 83 };
+    float x[FEW], bias[FEW], all[FEW], one;
+    for (int i = 0; i < FEW; i++) {
+        x[i] = -6.0f + 0.143f * (float)i;
+        bias[i] = 0.01f * (float)i;
+    }
+    for (int act = RF_ACT_NONE; act <= RF_ACT_SILU; act++) {
+        rf_cpu_bias_act((rf_act)act, x, bias, all, FEW);
+        for (int i = 0; i < FEW; i++) {
+            float sum = x[i] + bias[i]; /* alone, and without the bias */
+            rf_cpu_act((rf_act)act, &sum, &one, 1);
+            assert_memory_equal(&one, &all[i], sizeof one);
+        }
+        memcpy(x, all, sizeof x); /* in place, from elsewhere */
+        rf_cpu_act((rf_act)act, all + 1, all + 1, FEW - 1);
+        for (int i = 1; i < FEW; i++) {
+            rf_cpu_act((rf_act)act, &x[i], &one, 1);
+            assert_memory_equal(&one, &all[i], sizeof one);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -137,6 +163,7 @@ int main(void)
         cmocka_unit_test(test_erf_is_within_2e_7_of_libm),
         cmocka_unit_test(test_activations_are_their_formulas),
         cmocka_unit_test(test_softmax_sums_to_one_and_survives_large_scores),
+        cmocka_unit_test(test_an_element_has_the_same_bits_wherever_it_stands),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,23 +4,12 @@
 #define BACKWARD_FIXTURE_H
 
 #include "../../src/vit/vit_impl.h"
+#include "vit_assert.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
 #include <math.h>
 #include <string.h>
 
 enum { KEY_EMBEDDING = 1, KEY_LOGITS = 2, KEY_TEST = 4, KEY_INPUT = 16, KEY_WEIGHTS = 64 };
-
-static inline void assert_ok(rf_status status)
-{
-    if (status != RF_OK) {
-        fail_msg("%s: %s", rf_error_place(), rf_error_text());
-    }
-}
 
 /* Number i of direction `key`: in [-1, 1), on a grid of 2^-23 (golden/make_backward.py). */
 static inline float direction(int64_t key, int64_t i)

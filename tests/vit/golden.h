@@ -3,12 +3,8 @@
 #define REFRACT_TESTS_VIT_GOLDEN_H
 
 #include "refract/vit.h"
+#include "vit_assert.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
 #include <math.h>
 #include <string.h>
 
@@ -19,13 +15,6 @@ typedef struct model {
     rf_tensor_file *golden; /* the reference */
     rf_view input;
 } model;
-
-static inline void assert_ok(rf_status status)
-{
-    if (status != RF_OK) {
-        fail_msg("%s: %s", rf_error_place(), rf_error_text());
-    }
-}
 
 static inline float *read_tensor(const rf_named_tensor *t)
 {

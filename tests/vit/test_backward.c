@@ -1,212 +1,43 @@
 /* Gradients of every switch against finite differences; backward hooks; seeds at activations; bits;
  * what is refused. */
-#include "made_vit.h"
+#include "made.h"
 #include "vit_difference.h"
 
 /* ---- every switch --------------------------------------------------------------------------- */
 
-/* What the cases start from: pictures that are not square, sizes that fill no tile. */
-static const rf_vit_config base = {.input = RF_VIT_PICTURES,
-                                   .d_model = 12,
-                                   .n_layers = 2,
-                                   .n_heads = 2,
-                                   .d_head = 6,
-                                   .d_mlp = 20,
-                                   .image_height = 7,
-                                   .image_width = 9,
-                                   .patch_size = 3,
-                                   .n_channels = 2,
-                                   .n_frames = 1,
-                                   .tubelet = 1,
-                                   .n_prefix = 1,
-                                   .act = RF_ACT_GELU,
-                                   .eps = 1e-5f,
-                                   .has_cls = true,
-                                   .has_position = true,
-                                   .has_ln_final = true,
-                                   .pool = RF_POOL_CLS,
-                                   .rope_base = 100.0};
+static const char *const names[MADE_N_SMALL] = {
+    [MADE_SMALL_CLIP] = "clip",
+    [MADE_SMALL_NORMS_BEHIND] = "norms behind",
+    [MADE_SMALL_SUB_NORMS] = "sub-norms",
+    [MADE_SMALL_REGISTERS_AND_MEAN] = "registers and mean",
+    [MADE_SMALL_POOL_WITH_MLP] = "pool with mlp",
+    [MADE_SMALL_POOL_OF_ANOTHER_WIDTH] = "pool of another width",
+    [MADE_SMALL_TEXT_TO_ITS_END] = "text to its end",
+    [MADE_SMALL_TEXT_TO_THE_LAST_TOKEN] = "text to the last token",
+    [MADE_SMALL_DISTILLED] = "distilled",
+    [MADE_SMALL_HEAD_ON_TWO] = "head on two",
+    [MADE_SMALL_CLIPS] = "clips",
+    [MADE_SMALL_MEAN_BEHIND_NORM] = "mean behind norm",
+};
 
-typedef struct made_case {
-    const char *name;
-    rf_vit_config config;
-} made_case;
-
-static rf_vit_config clip(void)
+static model make_model(made_small which, int64_t n_images, int n_threads)
 {
-    rf_vit_config c = base;
-    c.has_ln_pre = c.has_projection = true;
-    c.d_out = 5;
-    c.act = RF_ACT_QUICK_GELU;
-    return c;
-}
-
-static rf_vit_config norms_behind(void)
-{
-    rf_vit_config c = base;
-    c.norm_place = RF_NORM_BEHIND;
-    c.has_layer_scale = true;
-    c.n_classes = 4;
-    return c;
-}
-
-static rf_vit_config sub_norms(void)
-{
-    rf_vit_config c = base;
-    c.has_attn_norm = c.has_mlp_norm = c.is_gated = true;
-    c.act = RF_ACT_SILU;
-    c.rope = RF_ROPE_GRID;
-    c.rope_ref_side = 4;
-    c.d_head = 8; /* heads wider than the model, together */
-    return c;
-}
-
-static rf_vit_config registers_and_mean(void)
-{
-    rf_vit_config c = base;
-    c.n_prefix = 3;
-    c.n_registers = 2;
-    c.has_position = false;
-    c.rope = RF_ROPE_CENTRES;
-    c.d_head = 4;
-    c.n_heads = 3;
-    c.pool = RF_POOL_PATCH_MEAN;
-    c.norm_is_behind_pool = true;
-    c.n_classes = 4;
-    c.has_layer_scale = true;
-    c.act = RF_ACT_GELU_TANH;
-    return c;
-}
-
-static rf_vit_config pool_with_mlp(void)
-{
-    rf_vit_config c = base;
-    c.n_prefix = 0;
-    c.has_cls = false;
-    c.pool = RF_POOL_ATTENTION;
-    c.n_pool_queries = 1;
-    c.n_pool_heads = 3;
-    c.d_pool_mlp = 7;
-    c.has_mlp_norm = true;
-    return c;
-}
-
-static rf_vit_config pool_of_another_width(void)
-{
-    rf_vit_config c = base;
-    c.pool = RF_POOL_ATTENTION;
-    c.n_pool_queries = 4;
-    c.n_pool_heads = 2;
-    c.d_pool = 16;
-    c.norm_is_behind_pool = true;
-    c.has_projection = true;
-    c.d_out = 3;
-    return c;
-}
-
-static rf_vit_config text(rf_vit_pool pool)
-{
-    rf_vit_config c = base;
-    c.input = RF_VIT_TEXT;
-    c.n_vocab = 11;
-    c.eos_id = pool == RF_POOL_END ? 2 : -1;
-    c.n_patches = 6;
-    c.n_prefix = 0;
-    c.has_cls = false;
-    c.score_bias = RF_SCORES_CAUSAL;
-    c.pool = pool;
-    c.has_projection = true;
-    c.d_out = 5;
-    c.act = RF_ACT_GELU;
-    return c;
-}
-
-static rf_vit_config distilled(void)
-{
-    rf_vit_config c = base;
-    c.n_prefix = 2;
-    c.has_distilled = true;
-    c.n_classes = 3;
-    c.head_input = RF_HEAD_CLS_AND_DISTILLED;
-    c.score_bias = RF_SCORES_RELATIVE;
-    return c;
-}
-
-static rf_vit_config head_on_two(void)
-{
-    rf_vit_config c = base;
-    c.n_classes = 3;
-    c.head_input = RF_HEAD_POOLED_AND_PATCH_MEAN;
-    c.act = RF_ACT_RELU;
-    c.n_layers = 1;
-    c.n_heads = 1;
-    c.d_head = 12;
-    return c;
-}
-
-static rf_vit_config clips(void)
-{
-    rf_vit_config c = base;
-    c.input = RF_VIT_CLIPS;
-    c.n_frames = 4;
-    c.tubelet = 2;
-    c.n_prefix = 0;
-    c.has_cls = c.has_position = c.has_ln_final = false;
-    c.rope = RF_ROPE_AXES;
-    c.d_head = 20;
-    c.rope_base = 10000.0;
-    c.pool = RF_POOL_TOKEN_MEAN;
-    return c;
-}
-
-static rf_vit_config mean_behind_norm(void)
-{
-    rf_vit_config c = base;
-    c.pool = RF_POOL_PATCH_MEAN;
-    c.has_ln_pre = c.is_gated = c.has_layer_scale = true;
-    return c;
-}
-
-enum { N_MADE = 12 };
-
-static made_case made(int i)
-{
-    switch (i) {
-    case 0:
-        return (made_case){"clip", clip()};
-    case 1:
-        return (made_case){"norms behind", norms_behind()};
-    case 2:
-        return (made_case){"sub-norms", sub_norms()};
-    case 3:
-        return (made_case){"registers and mean", registers_and_mean()};
-    case 4:
-        return (made_case){"pool with mlp", pool_with_mlp()};
-    case 5:
-        return (made_case){"pool of another width", pool_of_another_width()};
-    case 6:
-        return (made_case){"text to its end", text(RF_POOL_END)};
-    case 7:
-        return (made_case){"text to the last token", text(RF_POOL_LAST)};
-    case 8:
-        return (made_case){"distilled", distilled()};
-    case 9:
-        return (made_case){"head on two", head_on_two()};
-    case 10:
-        return (made_case){"clips", clips()};
-    default:
-        return (made_case){"mean behind norm", mean_behind_norm()};
-    }
+    const rf_vit_config c = made_small_variant(which);
+    model m = {.n_images = n_images, .input = made_input(&c, n_images)};
+    assert_ok(rf_backend_cpu_create(n_threads, &m.be));
+    assert_ok(rf_stream_create(m.be, &m.s));
+    m.vit = made_vit(m.be, m.s, &c, RF_F32, MADE_NO_KEY_BIAS);
+    add_seeds(&m);
+    return m;
 }
 
 static void test_gradients_of_every_switch_equal_finite_differences(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_MADE; i++) {
-        const made_case mc = made(i);
-        model m = make_model(&mc.config, 2, 1);
+    for (int i = 0; i < MADE_N_SMALL; i++) {
+        model m = make_model((made_small)i, 2, 1);
         points *all = new_points(&m);
-        check_all_slopes(mc.name, &m, all, SITE_BY_SITE);
+        check_all_slopes(names[i], &m, all, SITE_BY_SITE);
         free_points(all);
         close_model(&m);
     }
@@ -233,12 +64,11 @@ static void add_offsets_and_seeds(points *all, double offset, double seed)
 static void test_a_replaced_value_counts_as_its_value_plus_a_constant(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_MADE; i++) {
-        const made_case mc = made(i);
-        model m = make_model(&mc.config, 2, 1);
+    for (int i = 0; i < MADE_N_SMALL; i++) {
+        model m = make_model((made_small)i, 2, 1);
         points *all = new_points(&m);
         add_offsets_and_seeds(all, 0.2, 0.0);
-        check_all_slopes(mc.name, &m, all, SITE_BY_SITE);
+        check_all_slopes(names[i], &m, all, SITE_BY_SITE);
         free_points(all);
         close_model(&m);
     }
@@ -247,12 +77,11 @@ static void test_a_replaced_value_counts_as_its_value_plus_a_constant(void **sta
 static void test_seeds_at_activations_make_the_scalar_depend_on_them(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_MADE; i++) {
-        const made_case mc = made(i);
-        model m = make_model(&mc.config, 2, 1);
+    for (int i = 0; i < MADE_N_SMALL; i++) {
+        model m = make_model((made_small)i, 2, 1);
         points *all = new_points(&m);
         add_offsets_and_seeds(all, 0.0, 0.3);
-        check_all_slopes(mc.name, &m, all, SITE_BY_SITE);
+        check_all_slopes(names[i], &m, all, SITE_BY_SITE);
         free_points(all);
         close_model(&m);
     }
@@ -304,8 +133,7 @@ static bool is_zero(const rf_view *v)
 static void test_a_zeroed_gradient_takes_its_path_away(void **state)
 {
     (void)state;
-    const rf_vit_config config = clip();
-    model m = make_model(&config, 2, 2);
+    model m = make_model(MADE_SMALL_CLIP, 2, 2);
     points *all = new_points(&m);
     const int64_t n = rf_view_n_elems(&m.input);
     rf_hook hook = {.fn = set_zero};
@@ -360,9 +188,8 @@ static rf_status note_order(void *user, const rf_hook_point *point, const rf_vie
 static void test_hooks_are_called_once_each_and_last_point_first(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_MADE; i++) {
-        const made_case mc = made(i);
-        model m = make_model(&mc.config, 1, 1);
+    for (int i = 0; i < MADE_N_SMALL; i++) {
+        model m = make_model((made_small)i, 1, 1);
         points *all = new_points(&m);
         order o = {.last = INT64_MAX, .c = &m.vit->config};
         for (int64_t j = 0; j < all->n; j++) {
@@ -388,8 +215,7 @@ static rf_status fail_here(void *user, const rf_hook_point *point, const rf_view
 static void test_errors_of_hooks_pass_through_with_the_point_s_name(void **state)
 {
     (void)state;
-    const rf_vit_config config = clip();
-    model m = make_model(&config, 1, 1);
+    model m = make_model(MADE_SMALL_CLIP, 1, 1);
     rf_hook hook = {.fn = fail_here};
     assert_ok(rf_vit_hook_find(&m.vit->config, "blocks.1.attn.hook_z", &hook.point));
     assert_int_equal(backward(&m, &hook, 1, NULL, NULL), RF_ERR_NUMERIC);
@@ -402,12 +228,11 @@ static void test_errors_of_hooks_pass_through_with_the_point_s_name(void **state
 static void test_one_and_three_threads_give_the_same_bits(void **state)
 {
     (void)state;
-    for (int i = 0; i < N_MADE; i++) {
-        const made_case mc = made(i);
+    for (int i = 0; i < MADE_N_SMALL; i++) {
         float *first = NULL;
         for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
-            model m = make_model(&mc.config, 5, n_threads);
-            const bool has_pixels = mc.config.input != RF_VIT_TEXT;
+            model m = make_model((made_small)i, 5, n_threads);
+            const bool has_pixels = m.input.dtype != RF_I64;
             const int64_t n = rf_vit_n_weight_floats(m.vit);
             const int64_t n_input = has_pixels ? rf_view_n_elems(&m.input) : 0;
             float *d = zeros(n + n_input);
@@ -427,8 +252,7 @@ static void test_one_and_three_threads_give_the_same_bits(void **state)
 static void test_weights_are_added_to_and_the_input_is_overwritten(void **state)
 {
     (void)state;
-    const rf_vit_config config = registers_and_mean();
-    model m = make_model(&config, 2, 2);
+    model m = make_model(MADE_SMALL_REGISTERS_AND_MEAN, 2, 2);
     const int64_t n = rf_vit_n_weight_floats(m.vit), n_input = rf_view_n_elems(&m.input);
     float *once = zeros(n), *twice = zeros(n), *d_input = zeros(n_input), *again = zeros(n_input);
     assert_ok(backward(&m, NULL, 0, once, d_input));
@@ -451,8 +275,7 @@ static void test_weights_are_added_to_and_the_input_is_overwritten(void **state)
 static void test_a_smaller_batch_after_a_larger_one_has_its_own_gradients(void **state)
 {
     (void)state;
-    const rf_vit_config config = pool_of_another_width();
-    model m = make_model(&config, 3, 2);
+    model m = make_model(MADE_SMALL_POOL_OF_ANOTHER_WIDTH, 3, 2);
     const int64_t n = rf_view_n_elems(&m.input), n_one = n / 3;
     float *d_all = zeros(n), *d_one = zeros(n);
     assert_ok(backward(&m, NULL, 0, NULL, d_all));
@@ -468,8 +291,7 @@ static void test_a_smaller_batch_after_a_larger_one_has_its_own_gradients(void *
 static void test_no_pictures_have_no_gradient(void **state)
 {
     (void)state;
-    const rf_vit_config config = clip();
-    model m = make_model(&config, 2, 1);
+    model m = make_model(MADE_SMALL_CLIP, 2, 1);
     const int64_t n = rf_vit_n_weight_floats(m.vit);
     float *d_weights = zeros(n);
     m.n_images = m.input.shape[0] = m.d_embedding.shape[0] = 0;
@@ -495,8 +317,7 @@ static void expect_refusal(const model *m, const rf_vit_backward_args *args, rf_
 static void test_what_has_no_gradient_is_refused_with_what_to_do(void **state)
 {
     (void)state;
-    const rf_vit_config config = clip();
-    model m = make_model(&config, 2, 1), other = make_model(&config, 2, 1);
+    model m = make_model(MADE_SMALL_CLIP, 2, 1), other = make_model(MADE_SMALL_CLIP, 2, 1);
     rf_hook on_request = {.fn = set_zero};
     rf_cache *part = NULL;
     const char *filter = "blocks.*";
@@ -541,8 +362,7 @@ static void test_what_has_no_gradient_is_refused_with_what_to_do(void **state)
 static void test_a_cache_of_part_of_a_pass_is_refused(void **state)
 {
     (void)state;
-    const rf_vit_config config = clip();
-    model m = make_model(&config, 2, 1);
+    model m = make_model(MADE_SMALL_CLIP, 2, 1);
     rf_vit_backward_args args = {.cache = m.cache};
     assert_ok(rf_vit_run(
         m.vit, m.s,
@@ -561,8 +381,7 @@ static void test_a_cache_of_part_of_a_pass_is_refused(void **state)
 static void test_token_ids_have_no_gradient_and_their_ends_are_needed(void **state)
 {
     (void)state;
-    const rf_vit_config config = text(RF_POOL_END);
-    model m = make_model(&config, 2, 1);
+    model m = make_model(MADE_SMALL_TEXT_TO_ITS_END, 2, 1);
     float buf[16] = {0};
     rf_vit_backward_args args = {.cache = m.cache, .input = m.input};
     assert_ok(rf_vit_backward(m.vit, m.s, &args));

@@ -1,5 +1,6 @@
 /* Gradients against torch autograd (golden/make_backward.py), for every family: by each tensor of
  * the model's file, by the input, and at hook points. */
+#include "../../src/vit/config_impl.h"
 #include "vit_difference.h"
 
 #include <dirent.h>

@@ -79,7 +79,8 @@ static void test_a_point_has_the_same_bits_alone_as_among_all(void **state)
         for (int64_t j = 0; j < rf_cache_n_points(cache); j++) {
             rf_view alone = {0}, v;
             const rf_hook hook = {*rf_cache_point(cache, j), made_keep, &alone};
-            made_ok(rf_vit_forward(m.vit, m.s, &m.input, &hook, 1, RF_VIT_STOP_AFTER_HOOKS, NULL));
+            assert_ok(
+                rf_vit_forward(m.vit, m.s, &m.input, &hook, 1, RF_VIT_STOP_AFTER_HOOKS, NULL));
             v = made_cached(cache, hook.point.name);
             if (memcmp(alone.data, v.data, (size_t)rf_view_n_elems(&v) * sizeof(float)) != 0) {
                 fail_msg("variant %d: %s", i, hook.point.name);
@@ -239,14 +240,9 @@ static void test_a_pass_from_a_block_on_has_the_bits_of_the_whole_pass(void **st
         const int64_t n = rf_view_n_elems(&out.embedding);
         float *whole = made_copy(&out.embedding);
         const rf_hook from = {made_find(&m, "resid_pre1"), made_keep, &later};
-        made_ok(
-            rf_vit_run(m.vit, m.s,
-                       &(rf_vit_run_args){.input = c.pool == RF_POOL_END ? m.input : (rf_view){0},
-                                          .resid = resid,
-                                          .first_layer = 1,
-                                          .hooks = &from,
-                                          .n_hooks = 1},
-                       &out));
+        rf_vit_run_args args = {.resid = resid, .first_layer = 1, .hooks = &from, .n_hooks = 1};
+        args.input = c.pool == RF_POOL_END ? m.input : (rf_view){0};
+        out = made_pass(&m, args);
         assert_memory_equal(out.embedding.data, whole, (size_t)n * sizeof *whole);
         assert_memory_equal(later.data, resid.data,
                             (size_t)rf_view_n_elems(&resid) * sizeof(float));
@@ -264,7 +260,6 @@ static void test_a_pass_stops_before_a_layer_with_its_stream(void **state)
     const rf_vit_config c = made_gated();
     made m = made_open(&c, RF_F32);
     rf_cache *cache = made_full_cache(&m);
-    rf_vit_output out;
     (void)made_run(&m, NULL, 0, cache);
     for (int64_t layer = 0; layer <= 2; layer++) {
         const rf_view want = made_cached(cache, names[layer]);
@@ -272,11 +267,10 @@ static void test_a_pass_stops_before_a_layer_with_its_stream(void **state)
             if (stop < 0 && layer == 2) {
                 continue;
             }
-            made_ok(rf_vit_run(m.vit, m.s,
-                               &(rf_vit_run_args){.input = m.input,
-                                                  .stop = RF_VIT_STOP_AT_LAYER,
-                                                  .stop_layer = layer == 2 ? 2 : stop},
-                               &out));
+            const rf_vit_output out =
+                made_pass(&m, (rf_vit_run_args){.input = m.input,
+                                                .stop = RF_VIT_STOP_AT_LAYER,
+                                                .stop_layer = layer == 2 ? 2 : stop});
             assert_null(out.embedding.data);
             assert_memory_equal(out.resid.data, want.data,
                                 (size_t)rf_view_n_elems(&want) * sizeof(float));
@@ -295,12 +289,12 @@ static void test_a_cache_does_not_hold_what_a_pass_left_out(void **state)
     rf_view v;
     assert_int_equal(rf_cache_get(cache, "k0", &v), RF_ERR_NOT_FOUND);
     (void)made_run(&m, NULL, 0, cache);
-    made_ok(rf_vit_run(
+    assert_ok(rf_vit_run(
         m.vit, m.s,
         &(rf_vit_run_args){
             .input = m.input, .cache = cache, .stop = RF_VIT_STOP_AT_LAYER, .stop_layer = 1},
         NULL));
-    made_ok(rf_cache_get(cache, "k0", &v));
+    assert_ok(rf_cache_get(cache, "k0", &v));
     assert_int_equal(rf_cache_get(cache, "k1", &v), RF_ERR_NOT_FOUND);
     rf_cache_destroy(cache);
     made_close(&m);
@@ -313,12 +307,9 @@ static void test_a_pass_with_a_cache_stops_behind_its_deepest_point(void **state
     const rf_vit_config c = made_gated();
     made m = made_open(&c, RF_F32);
     rf_cache *cache = NULL;
-    rf_vit_output out;
-    made_ok(rf_cache_create(m.vit, filters, 2, &cache));
-    made_ok(rf_vit_run(
-        m.vit, m.s,
-        &(rf_vit_run_args){.input = m.input, .cache = cache, .stop = RF_VIT_STOP_AFTER_HOOKS},
-        &out));
+    assert_ok(rf_cache_create(m.vit, filters, 2, &cache));
+    const rf_vit_output out = made_pass(
+        &m, (rf_vit_run_args){.input = m.input, .cache = cache, .stop = RF_VIT_STOP_AFTER_HOOKS});
     assert_null(out.embedding.data);
     (void)made_cached(cache, "embed");
     const rf_view q = made_cached(cache, "q0");
@@ -339,7 +330,7 @@ static void test_no_pictures_call_no_hook(void **state)
         rf_vit_output out;
         rf_view none = m.input;
         none.shape[0] = 0;
-        made_ok(rf_vit_forward(m.vit, m.s, &none, &hook, 1, RF_VIT_RUN_ALL, &out));
+        assert_ok(rf_vit_forward(m.vit, m.s, &none, &hook, 1, RF_VIT_RUN_ALL, &out));
         assert_null(out.embedding.data);
         assert_int_equal(n_calls, 0);
         made_close(&m);
@@ -355,7 +346,7 @@ static void test_a_picture_has_the_same_bits_alone_and_in_a_batch(void **state)
         rf_vit_output out = made_run(&m, NULL, 0, NULL);
         float *both = made_copy(&out.embedding);
         rf_view second = rf_view_rows(m.input, 1, 1);
-        made_ok(rf_vit_forward(m.vit, m.s, &second, NULL, 0, RF_VIT_RUN_ALL, &out));
+        assert_ok(rf_vit_forward(m.vit, m.s, &second, NULL, 0, RF_VIT_RUN_ALL, &out));
         const int64_t n = rf_view_n_elems(&out.embedding);
         assert_memory_equal(both + n, out.embedding.data, (size_t)n * sizeof *both);
         rf_free(both);
@@ -438,7 +429,7 @@ static void test_the_end_of_a_text_needs_its_ids_beside_the_stream(void **state)
     assert_int_equal(rf_vit_run(m.vit, m.s, &args, &out), RF_ERR_INVALID_ARG);
     args.stop = RF_VIT_STOP_AT_LAYER; /* nobody asks for the pool */
     args.stop_layer = 2;
-    made_ok(rf_vit_run(m.vit, m.s, &args, &out));
+    assert_ok(rf_vit_run(m.vit, m.s, &args, &out));
     args.stop = RF_VIT_RUN_ALL;
     args.input = rf_view_rows(m.input, 0, 1); /* one text, two streams */
     assert_int_equal(rf_vit_run(m.vit, m.s, &args, &out), RF_ERR_INVALID_ARG);

@@ -4,7 +4,7 @@
 static rf_hook_point find(const rf_vit_config *c, const char *name)
 {
     rf_hook_point p;
-    made_ok(rf_vit_hook_find(c, name, &p));
+    assert_ok(rf_vit_hook_find(c, name, &p));
     return p;
 }
 
@@ -14,7 +14,7 @@ static void assert_list(const rf_vit_config *c, const char *const *names, int64_
 {
     rf_hook_point *points = NULL;
     int64_t n = 0;
-    made_ok(rf_vit_hook_list(c, &points, &n));
+    assert_ok(rf_vit_hook_list(c, &points, &n));
     for (int64_t i = 0; i < n && i < n_names; i++) {
         assert_string_equal(points[i].name, names[i]);
     }
@@ -117,7 +117,7 @@ static void test_every_listed_point_is_found_by_its_name_and_order_rises(void **
         const rf_vit_config c = made_variant(i);
         rf_hook_point *points = NULL;
         int64_t n = 0, last = INT64_MIN;
-        made_ok(rf_vit_hook_list(&c, &points, &n));
+        assert_ok(rf_vit_hook_list(&c, &points, &n));
         for (int64_t j = 0; j < n; j++) {
             const rf_hook_point p = find(&c, points[j].name);
             rf_hook_point same;
@@ -139,7 +139,7 @@ static int64_t count(const rf_vit_config *c)
 {
     rf_hook_point *points = NULL;
     int64_t n = 0;
-    made_ok(rf_vit_hook_list(c, &points, &n));
+    assert_ok(rf_vit_hook_list(c, &points, &n));
     rf_free(points);
     return n;
 }
@@ -218,7 +218,7 @@ static void test_six_points_a_layer_are_on_request(void **state)
     const rf_vit_config c = made_gated();
     rf_hook_point *points = NULL;
     int64_t n = 0, n_on_request = 0;
-    made_ok(rf_vit_hook_list(&c, &points, &n));
+    assert_ok(rf_vit_hook_list(&c, &points, &n));
     for (int64_t i = 0; i < n; i++) {
         n_on_request += points[i].is_on_request ? 1 : 0;
     }
@@ -226,7 +226,7 @@ static void test_six_points_a_layer_are_on_request(void **state)
     assert_int_equal(n_on_request, 6 * c.n_layers);
     for (int i = 0; i < 6; i++) {
         char name[RF_NAME_LEN];
-        made_ok(rf_format(name, sizeof name, "blocks.1.%s", names[i]));
+        assert_ok(rf_format(name, sizeof name, "blocks.1.%s", names[i]));
         assert_true(find(&c, name).is_on_request);
     }
 }

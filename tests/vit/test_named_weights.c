@@ -2,17 +2,6 @@
 #include "../../src/vit/vit_impl.h"
 #include "every_model.h"
 
-/* Names belong to models that were loaded. */
-static model open_named(void **state)
-{
-    model m = open_reference(state);
-    if (m.golden == NULL) {
-        close_model(&m);
-        skip();
-    }
-    return m;
-}
-
 static rf_weight *list_weights(const model *m, int64_t *n)
 {
     rf_weight *list = NULL;
@@ -33,7 +22,7 @@ static float *read_weight(const model *m, const rf_weight *w)
 
 static void test_every_array_has_one_name(void **state)
 {
-    model m = open_named(state);
+    model m = open_reference(state);
     const rf_vit_weights *w = &m.vit->weights;
     int64_t n = 0;
     rf_weight *list = list_weights(&m, &n);
@@ -58,7 +47,7 @@ static void test_every_array_has_one_name(void **state)
 
 static void test_what_is_written_is_read_and_undone(void **state)
 {
-    model m = open_named(state);
+    model m = open_reference(state);
     int64_t n = 0;
     rf_weight *list = list_weights(&m, &n);
     rf_vit_output out = forward(&m, NULL, 0);
@@ -89,7 +78,7 @@ static void test_what_is_written_is_read_and_undone(void **state)
 /* Writing any weight changes what the model gives, or the array would be another one's copy. */
 static void test_every_weight_has_an_effect(void **state)
 {
-    model m = open_named(state);
+    model m = open_reference(state);
     int64_t n = 0;
     rf_weight *list = list_weights(&m, &n);
     rf_vit_output out = forward(&m, NULL, 0);
@@ -143,7 +132,7 @@ static rf_status keep(void *user, const rf_hook_point *point, const rf_view *act
 /* W_Q of one head, doubled: hook_q [B, T, H, dh] of that head changes, the others' bits do not. */
 static void test_writing_one_head_changes_that_head(void **state)
 {
-    model m = open_named(state);
+    model m = open_reference(state);
     const rf_vit_config *c = rf_vit_get_config(m.vit);
     const int64_t head = c->n_heads - 1, size = c->n_heads * c->d_model * c->d_head;
     copy before = {0}, after = {0};
@@ -177,7 +166,7 @@ static void test_writing_one_head_changes_that_head(void **state)
 
 static void test_gradients_lie_where_weights_do(void **state)
 {
-    model m = open_named(state);
+    model m = open_reference(state);
     int64_t n = 0;
     rf_weight *list = list_weights(&m, &n);
     float *d_weights = rf_calloc(rf_vit_n_weight_floats(m.vit), sizeof *d_weights);

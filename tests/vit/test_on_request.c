@@ -55,7 +55,7 @@ static void test_split_inputs_are_copies_of_the_stream(void **state)
     made m = made_open(&c, RF_F32);
     rf_cache *cache = NULL;
     static const char *const filter[] = {"resid_pre1"};
-    made_ok(rf_cache_create(m.vit, filter, 1, &cache));
+    assert_ok(rf_cache_create(m.vit, filter, 1, &cache));
     (void)made_run(&m, NULL, 0, cache);
     const rf_view resid = made_cached(cache, "resid_pre1");
     for (int i = 0; i < 4; i++) {
@@ -104,8 +104,8 @@ static void test_a_head_reads_its_own_split_input(void **state)
     const rf_vit_config c = made_gated();
     made m = made_open(&c, RF_F32);
     rf_cache *plain = NULL, *edited = NULL;
-    made_ok(rf_cache_create(m.vit, filters, 3, &plain));
-    made_ok(rf_cache_create(m.vit, filters, 3, &edited));
+    assert_ok(rf_cache_create(m.vit, filters, 3, &plain));
+    assert_ok(rf_cache_create(m.vit, filters, 3, &edited));
     (void)made_run(&m, NULL, 0, plain);
     for (int i = 0; i < 4; i++) {
         const rf_hook hook = {made_find(&m, inputs[i]), edit_head_1, NULL};
@@ -158,7 +158,7 @@ static void test_results_and_bias_add_up_to_what_attention_adds(void **state)
     rf_vit_config c = made_gated(); /* with LayerScale, a norm before W_O, b_O */
     made m = made_open(&c, RF_F32);
     rf_cache *cache = NULL;
-    made_ok(rf_cache_create(m.vit, filters, 2, &cache));
+    assert_ok(rf_cache_create(m.vit, filters, 2, &cache));
     (void)made_run(&m, NULL, 0, cache);
     const float *result = made_cached(cache, "result0").data,
                 *out = made_cached(cache, "attn_out0").data;
@@ -234,8 +234,8 @@ static void test_mlp_in_changes_the_mlp_alone(void **state)
         rf_cache *plain = NULL, *edited = NULL;
         int64_t n_calls = 0;
         const rf_hook hook = {made_find(&m, "mlp_in1"), made_edit, &n_calls};
-        made_ok(rf_cache_create(m.vit, filters, 3, &plain));
-        made_ok(rf_cache_create(m.vit, filters, 3, &edited));
+        assert_ok(rf_cache_create(m.vit, filters, 3, &plain));
+        assert_ok(rf_cache_create(m.vit, filters, 3, &edited));
         (void)made_run(&m, NULL, 0, plain);
         (void)made_run(&m, &hook, 1, edited);
         const rf_view mid = made_cached(plain, "resid_mid1");
@@ -272,7 +272,7 @@ static void test_split_inputs_and_ln1_exclude_each_other(void **state)
                      RF_ERR_INVALID_ARG);
     rf_cache_destroy(cache);
     hooks[1].point = made_find(&m, "normalized1ln1"); /* another layer's */
-    made_ok(rf_vit_forward(m.vit, m.s, &m.input, hooks, 2, RF_VIT_RUN_ALL, &out));
+    assert_ok(rf_vit_forward(m.vit, m.s, &m.input, hooks, 2, RF_VIT_RUN_ALL, &out));
     made_close(&m);
 }
 

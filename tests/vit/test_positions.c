@@ -1,5 +1,5 @@
 /* Resampled positions and rotary tables against numbers of torch 2.15. */
-#include "../../src/vit/vit_impl.h"
+#include "../../src/vit/config_impl.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

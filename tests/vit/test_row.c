@@ -1,6 +1,6 @@
 /* A user's row of the architecture table: the example of docs/models.md, and what must be refused.
  */
-#include "../../src/vit/vit_impl.h"
+#include "../../src/vit/config_impl.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,25 +1,15 @@
 /* CLIP's tokenizer against transformers, and files that it must refuse. */
 #include "refract/vit.h"
+#include "vit_assert.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
 #include <jansson.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { MAX_CONTEXT = 128 };
-
-static void assert_ok(rf_status status)
-{
-    if (status != RF_OK) {
-        fail_msg("%s", rf_error_text());
-    }
-}
 
 static rf_tokenizer *open_golden(const char *which)
 {

@@ -275,6 +275,34 @@ static void test_switches_that_are_there_come_from_the_config(void **state)
     assert_true(c.image_height == 160 && c.n_patches == 100);
 }
 
+static void test_classes_of_timm_have_names_too(void **state)
+{
+    (void)state;
+    char folder[RF_PATH_LEN], path[RF_PATH_LEN], *config = NULL;
+    int64_t n_bytes = 0;
+    rf_str labelled = {0};
+    rf_backend *be = NULL;
+    rf_vit *vit = NULL;
+    assert_ok(rf_backend_cpu_create(1, &be));
+    golden_path(folder, "timm_vit");
+    assert_ok(rf_path_join(path, folder, "config.json"));
+    assert_ok(rf_file_read(path, 1 << 20, &config, &n_bytes));
+    assert_ok(rf_str_append(&labelled,
+                            "{\"label_names\": [\"n1\", \"n2\"], \"label_descriptions\": "
+                            "{\"n2\": \"tench, Tinca tinca\"}, %s",
+                            strchr(config, '{') + 1));
+    make_folder(folder, labelled.data, "timm_vit");
+    assert_ok(rf_vit_open(be, folder, NULL, &vit));
+    assert_string_equal(rf_vit_class_name(vit, 0), "n1");
+    assert_string_equal(rf_vit_class_name(vit, 1), "tench, Tinca tinca");
+    assert_null(rf_vit_class_name(vit, 2));
+    rf_vit_close(vit);
+    remove_folder(folder);
+    rf_str_fini(&labelled);
+    rf_free(config);
+    rf_backend_destroy(be);
+}
+
 /* Every file of a folder beside this test, as the config that its name says. */
 static void try_folder(const char *name, bool is_accepted)
 {
@@ -498,6 +526,7 @@ int main(void)
         cmocka_unit_test(test_hostile_configs_of_other_families_too),
         cmocka_unit_test(test_switches_of_open_clip_that_are_not_there_are_refused),
         cmocka_unit_test(test_switches_that_are_there_come_from_the_config),
+        cmocka_unit_test(test_classes_of_timm_have_names_too),
         cmocka_unit_test(test_what_must_be_read_is_read_and_what_must_not_is_not),
         cmocka_unit_test(test_a_folder_without_its_files_is_not_found),
         cmocka_unit_test(test_missing_keys_take_the_defaults_of_transformers),

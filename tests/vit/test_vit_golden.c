@@ -1,23 +1,11 @@
 /* Every golden model (golden/make_vit.py) against what transformers, timm or open_clip computed:
  * a test of its own for each reference in golden/vit, and for each that replacing works. */
-#include "golden.h"
-
-#include <dirent.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "golden_tests.h"
 
 /* fp32 sums in another order, at two layers: measured up to 5e-6. */
 static const double tolerance = 2e-5;
 
-enum { MAX_REFERENCES = 128, N_KINDS = 2 };
-
-typedef struct reference {
-    char folder[64], file[64]; /* file without ".safetensors" */
-    char names[N_KINDS][192];  /* of its tests */
-} reference;
-
-static reference references[MAX_REFERENCES];
-static int n_references;
+static model_tests all;
 
 static void test_every_point_equals_the_library(void **state)
 {
@@ -112,8 +100,8 @@ static void test_every_point_fires_once_and_a_replacement_takes_effect(void **st
 
 static bool has_folder(const char *name)
 {
-    for (int i = 0; i < n_references; i++) {
-        if (strcmp(references[i].folder, name) == 0) {
+    for (int i = 0; i < all.n_references; i++) {
+        if (strcmp(all.references[i].folder, name) == 0) {
             return true;
         }
     }
@@ -160,74 +148,15 @@ static void test_every_family_has_a_golden_model(void **state)
     }
 }
 
-static bool is_reference(const char *file, char *stem, size_t n_bytes)
-{
-    const char *dot = strrchr(file, '.');
-    return strncmp(file, "reference", 9) == 0 && dot != NULL && strcmp(dot, ".safetensors") == 0 &&
-           rf_format(stem, n_bytes, "%.*s", (int)(dot - file), file) == RF_OK;
-}
-
-static void add_references(const char *folder)
-{
-    char path[RF_PATH_LEN], stem[64];
-    assert_ok(rf_format(path, sizeof path, "%s/vit/%s", RF_GOLDEN_DIR, folder));
-    DIR *dir = opendir(path);
-    if (dir == NULL) {
-        return;
-    }
-    for (struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
-        if (n_references < MAX_REFERENCES && is_reference(e->d_name, stem, sizeof stem)) {
-            reference *r = &references[n_references++];
-            assert_ok(rf_format(r->folder, sizeof r->folder, "%s", folder));
-            assert_ok(rf_format(r->file, sizeof r->file, "%s", stem));
-            assert_ok(rf_format(r->names[0], sizeof r->names[0],
-                                "%s/%s: every point equals the library", folder, stem));
-            assert_ok(rf_format(r->names[1], sizeof r->names[1],
-                                "%s/%s: every point fires once and a replacement takes effect",
-                                folder, stem));
-        }
-    }
-    closedir(dir);
-}
-
-static int compare_references(const void *a, const void *b)
-{
-    const reference *x = a, *y = b;
-    const int order = strcmp(x->folder, y->folder);
-    return order != 0 ? order : strcmp(x->file, y->file);
-}
-
-static void find_references(void)
-{
-    char path[RF_PATH_LEN];
-    assert_ok(rf_format(path, sizeof path, "%s/vit", RF_GOLDEN_DIR));
-    DIR *dir = opendir(path);
-    for (struct dirent *e = dir == NULL ? NULL : readdir(dir); e != NULL; e = readdir(dir)) {
-        if (e->d_name[0] != '.') {
-            add_references(e->d_name);
-        }
-    }
-    if (dir != NULL) {
-        closedir(dir);
-    }
-    qsort(references, (size_t)n_references, sizeof *references, compare_references);
-}
-
 int main(void)
 {
-    static const CMUnitTestFunction functions[N_KINDS] = {
-        test_every_point_equals_the_library,
-        test_every_point_fires_once_and_a_replacement_takes_effect};
-    static struct CMUnitTest tests[1 + N_KINDS * MAX_REFERENCES];
-    find_references();
-    size_t n = 0;
-    tests[n++] = (struct CMUnitTest)cmocka_unit_test(test_every_family_has_a_golden_model);
-    for (int kind = 0; kind < N_KINDS; kind++) {
-        for (int i = 0; i < n_references; i++) {
-            tests[n++] = (struct CMUnitTest){.name = references[i].names[kind],
-                                             .test_func = functions[kind],
-                                             .initial_state = &references[i]};
-        }
-    }
-    return _cmocka_run_group_tests("golden models", tests, n, NULL, NULL);
+    static const struct CMUnitTest families =
+        cmocka_unit_test(test_every_family_has_a_golden_model);
+    find_references(&all);
+    add_test(&all, &families);
+    add_tests_of_references(&all, "every point equals the library",
+                            test_every_point_equals_the_library);
+    add_tests_of_references(&all, "every point fires once and a replacement takes effect",
+                            test_every_point_fires_once_and_a_replacement_takes_effect);
+    return run_model_tests("golden models", &all);
 }

@@ -1,13 +1,10 @@
 /* Zero-shot classifiers against transformers; saved, reloaded, and read from Prisma's .npy. */
 #include "refract/vit.h"
+#include "vit_assert.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
 #include <math.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,13 +21,6 @@ static rf_stream *s;
 static rf_vit *text;
 static rf_tokenizer *tokenizer;
 static rf_tensor_file *golden;
-
-static void assert_ok(rf_status status)
-{
-    if (status != RF_OK) {
-        fail_msg("%s", rf_error_text());
-    }
-}
 
 static int open_all(void **state)
 {
