@@ -164,6 +164,16 @@ def error(name, a, b):
     return ((a - b).norm(dim=-1) / b.norm(dim=-1).clamp(min=least)).max().item()
 
 
+def record(folder, model, x, how):
+    try:
+        return reference.record(model, folder.library, folder.family, x, **how)
+    except reference.NotRecorded as why:
+        sys.exit(f"dump-reference: {folder.family}: {why}")
+    except (AssertionError, AttributeError, KeyError, TypeError) as why:
+        sys.exit(f"dump-reference: {folder.family} ({type(model).__name__} of {folder.library}) is "
+                 f"not built as this program knows: {why}")
+
+
 def main():
     folder = Folder(sys.argv[1])
     paths, keys = parse(sys.argv[2:])
@@ -171,8 +181,8 @@ def main():
     x = folder.tokenize(keys["text"]) if tower == "text" else folder.prepare(paths)
     patterns = keys["hooks"].split(",")
     how = {"tower": tower, "keep": lambda name: any(fnmatch.fnmatch(name, p) for p in patterns)}
-    found = reference.record(folder.model.double(), folder.library, folder.family, x, **how)
-    again = reference.record(folder.model.float(), folder.library, folder.family, x, **how)
+    found = record(folder, folder.model.double(), x, how)
+    again = record(folder, folder.model.float(), x, how)
     rounding = {name: error(name, again[name], value) for name, value in found.items()
                 if name != "input"}
     found |= {"rounding/" + name: torch.tensor([e]) for name, e in rounding.items() if e > ROUNDING}

@@ -17,6 +17,15 @@ OUTPUTS = ("input", "embedding", "logits")
 CLOSE = 1e-5  # of the checks, relative to a token's norm; sums of fp32 differ by less
 
 
+class NotRecorded(Exception):
+    """A model that is built in a way that nobody records here; the text says which."""
+
+
+def need(is_so, what):
+    if not is_so:
+        raise NotRecorded(what)
+
+
 def first(module, *paths):
     """The first of the dotted `paths` that leads to something, or None."""
     for path in paths:
@@ -323,11 +332,18 @@ class Transformers:
 
 # ---- timm ----------------------------------------------------------------------------------------
 
+TIMM_BLOCKS = {"Block", "EvaBlock", "EvaBlockPostNorm"}
+
+
 class Timm:
     """A VisionTransformer or Eva of timm, or a tower of its blocks."""
 
     def __init__(self, model, family, tower):
         self.model = self.tower = model
+        blocks = {type(block).__name__ for block in first(model, "blocks") or ()}
+        need(blocks and blocks <= TIMM_BLOCKS,
+             f"{type(model).__name__} with {', '.join(sorted(blocks)) or 'no blocks'}: of timm's "
+             f"blocks, {', '.join(sorted(TIMM_BLOCKS))} are recorded")
         for module in model.modules():
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False
@@ -372,7 +388,7 @@ class Timm:
             r.on_output(mlp.fc1_g, at + "hook_pre")
             r.on_output(mlp.fc1_x, at + "hook_pre_linear")
         elif type(mlp).__name__ == "GluMlp":
-            assert not mlp.gate_last
+            need(not mlp.gate_last, "a GluMlp with its gate last is not recorded")
             r.on_input(mlp.act, at + "hook_pre")
             r.on_output(mlp.fc1, at + "hook_pre_linear", lambda x: x.chunk(2, -1)[1])
         else:
@@ -384,35 +400,49 @@ class Timm:
     def attach_attention(self, r, at, block):
         attn, kept = block.attn, {}
         at += "attn."
-        assert isinstance(attn.q_norm, torch.nn.Identity) and first(attn, "gate") is None
+        q_norm, inner_norm = first(attn, "q_norm"), first(attn, "norm")  # Beit has neither
+        need(q_norm is None or isinstance(q_norm, torch.nn.Identity),
+             "attention with a norm of q and k is not recorded")
+        need(first(attn, "gate") is None, "attention with a gate is not recorded")
 
         def begin(_, args, kwargs):
-            kept.update(x=args[0], rope=kwargs.get("rope"))
+            kept.update(x=args[0], rope=kwargs.get("rope"),
+                        shared=kwargs.get("shared_rel_pos_bias"))
 
         def end(_, __, ___):
             q, k, v = (x.transpose(1, 2) for x in self.qkv(attn, kept["x"]))
-            check(at + "hook_q", q, kept["q"])
-            check(at + "hook_k", k, kept["k"])
+            if q_norm is not None:
+                check(at + "hook_q", q, kept["q"])
+                check(at + "hook_k", k, kept["k"])
             for which, x in (("q", q), ("k", k), ("v", v)):
                 r.put(at + "hook_" + which, x.transpose(1, 2).contiguous())
             if kept["rope"] is not None:
                 q, k = (self.rotate(attn, x, kept["rope"]) for x in (q, k))
                 r.put(at + "hook_rot_q", q.transpose(1, 2).contiguous())
                 r.put(at + "hook_rot_k", k.transpose(1, 2).contiguous())
-            z = r.attention(at, q, k, v, attn.scale, None, kept["pattern"])
+            z = r.attention(at, q, k, v, attn.scale, self.score_bias(attn, kept["shared"]),
+                            kept["pattern"])
             check(at + "hook_z", z.flatten(2), kept["z"])
 
         def keep(name):
             return lambda _, args: kept.update({name: args[0]})
 
         r.handles.append(attn.register_forward_pre_hook(begin, with_kwargs=True))
-        r.handles.append(attn.q_norm.register_forward_pre_hook(keep("q")))
-        r.handles.append(attn.k_norm.register_forward_pre_hook(keep("k")))
+        if q_norm is not None:
+            r.handles.append(q_norm.register_forward_pre_hook(keep("q")))
+            r.handles.append(attn.k_norm.register_forward_pre_hook(keep("k")))
         r.handles.append(attn.attn_drop.register_forward_pre_hook(keep("pattern")))
-        r.handles.append(attn.norm.register_forward_pre_hook(keep("z")))
+        r.handles.append((inner_norm or attn.proj).register_forward_pre_hook(keep("z")))
         r.handles.append(attn.register_forward_hook(end))
-        if not isinstance(attn.norm, torch.nn.Identity):
-            r.on_norm(attn.norm, at + "ln")
+        if inner_norm is not None and not isinstance(inner_norm, torch.nn.Identity):
+            r.on_norm(inner_norm, at + "ln")
+
+    def score_bias(self, attn, shared):
+        """Beit's relative position biases [1, H, T, T]: the layer's own, and the shared ones."""
+        if first(attn, "relative_position_bias_table") is None:
+            return shared
+        own = attn._get_rel_pos_bias()
+        return own if shared is None else own + shared
 
     def qkv(self, attn, x):
         """q, k, v [B, T, H, dh]"""
@@ -433,7 +463,12 @@ class Timm:
 
     def run(self, x):
         tokens = self.model.forward_features(x)
-        pooled = self.model.forward_head(tokens, pre_logits=True)
+        if first(self.model, "dist_token") is not None:
+            # the class token, as in transformers' DeiT; timm means the mean with the distilled one,
+            # which stands for no head's input: each token has a head of its own
+            pooled = tokens[:, 0]
+        else:
+            pooled = self.model.forward_head(tokens, pre_logits=True)
         if isinstance(self.model.head, torch.nn.Identity):
             return pooled, pooled, None
         return pooled, pooled, self.model(x)
@@ -456,7 +491,7 @@ class OpenClip:
         if self.is_text:
             self.tower = first(model, "text") or model
             self.projection = first(self.tower, "text_projection")
-            assert first(self.tower, "cls_emb") is None, "CoCa's text tower is not recorded"
+            need(first(self.tower, "cls_emb") is None, "CoCa's text tower is not recorded")
         else:
             self.tower = model.visual
             self.projection = self.tower.proj
@@ -481,7 +516,8 @@ class OpenClip:
         r.on_output(norm, "hook_ln_final", (lambda x: x[:, 0]) if coca else lambda x: x)
 
     def attach_block(self, r, at, block):
-        assert type(block).__name__ == "ResidualAttentionBlock", "not one of its plain blocks"
+        need(type(block).__name__ == "ResidualAttentionBlock",
+             f"a tower of {type(block).__name__} is not recorded")
         r.on_input(block, at + "hook_resid_pre")
         r.on_norm(block.ln_1, at + "ln1")
 

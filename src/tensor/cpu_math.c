@@ -89,6 +89,13 @@ RF_LOOP float inverse(float x)
     return fmaf(r, fmaf(-x, r, 1.0f), r);
 }
 
+/* e^x <= 1, and 0 below e^-87; NaN stays NaN. */
+RF_LOOP float exp_below(float x)
+{
+    const float e = exp_normal(x < -87.0f ? -87.0f : x);
+    return x < -87.0f ? 0.0f : e;
+}
+
 /* erf: x P(x^2) near 0, 1 - e^Q(|x|) beyond 0.95; both are computed, one is taken. */
 RF_LOOP float erf_one(float x)
 {
@@ -218,17 +225,38 @@ void rf_cpu_act(rf_act act, const float *x, float *y, int64_t n)
 
 /* ---- sums and softmax ---------------------------------------------------------------------- */
 
-/* n >= 16 */
-RF_LOOP float max_of_lanes(const float *x, int64_t n)
+float rf_cpu_sum_lanes(const float *x, int64_t n)
+{
+    return rf_sum_loop(x, n);
+}
+
+/* A row of less than 16. */
+RF_LOOP void softmax_short(float *x, int64_t n)
+{
+    float most = x[0], sum = 0.0f;
+    for (int64_t i = 1; i < n; i++) {
+        most = x[i] > most ? x[i] : most;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = exp_below(x[i] - most);
+        sum += x[i];
+    }
+    for (int64_t i = 0; i < n; i++) {
+        x[i] *= 1.0f / sum;
+    }
+}
+
+/* n >= 16. What is left of the row behind whole 16s is in its last 16, some of which come twice. */
+RF_LOOP float row_max(const float *x, int64_t n)
 {
     rf_lanes most, next;
-    float lane[RF_LANES];
-    memcpy(&most, x, sizeof most);
-    for (int64_t i = RF_LANES; i < n + RF_LANES; i += RF_LANES) {
-        memcpy(&next, x + (i < n - RF_LANES ? i : n - RF_LANES), sizeof next); /* the end twice */
+    memcpy(&most, x + n - RF_LANES, sizeof most);
+    for (int64_t i = 0; i + RF_LANES <= n; i += RF_LANES) {
+        memcpy(&next, x + i, sizeof next);
         const rf_lane_bits is_more = next > most;
         most = (rf_lanes)((is_more & (rf_lane_bits)next) | (~is_more & (rf_lane_bits)most));
     }
+    float lane[RF_LANES];
     memcpy(lane, &most, sizeof lane);
     for (int width = RF_LANES / 2; width > 0; width /= 2) {
         for (int j = 0; j < width; j++) {
@@ -238,53 +266,36 @@ RF_LOOP float max_of_lanes(const float *x, int64_t n)
     return lane[0];
 }
 
-RF_LOOP float row_max(const float *x, int64_t n)
+/* n >= 16: x becomes e^(x - max). */
+RF_LOOP void exp_row(float *x, int64_t n, float max)
 {
-    if (n >= RF_LANES) {
-        return max_of_lanes(x, n);
-    }
-    float most = x[0];
-    for (int64_t i = 1; i < n; i++) {
-        most = x[i] > most ? x[i] : most;
-    }
-    return most;
-}
-
-float rf_cpu_sum_lanes(const float *x, int64_t n)
-{
-    return rf_sum_loop(x, n);
-}
-
-/* e^(x - max) <= 1, and 0 below e^-87. */
-RF_LOOP void exp_minus(float *x, float max, int64_t n)
-{
+    const int64_t whole = n / RF_LANES * RF_LANES;
+    float last[RF_LANES];
+    memcpy(last, x + n - RF_LANES, sizeof last);
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        const float d = x[i] - max;
-        const float e = exp_normal(d < -87.0f ? -87.0f : d);
-        x[i] = d < -87.0f ? 0.0f : e;
+    for (int64_t i = 0; i < whole; i++) {
+        x[i] = exp_below(x[i] - max);
     }
+#pragma omp simd
+    for (int j = 0; j < RF_LANES; j++) {
+        last[j] = exp_below(last[j] - max);
+    }
+    memcpy(x + n - RF_LANES, last, sizeof last);
 }
 
 RF_LOOP void cpu_softmax_row_loop(float *x, int64_t n)
 {
-    if (n <= 0) {
+    if (n < RF_LANES) {
+        if (n > 0) {
+            softmax_short(x, n);
+        }
         return;
     }
-    const float max = row_max(x, n);
-    float rest[RF_LANES] = {0};
-    const int64_t whole = n / RF_LANES * RF_LANES;
-    const size_t rest_bytes = (size_t)(n - whole) * sizeof *x;
-    exp_minus(x, max, whole);
-    if (rest_bytes > 0) { /* 16 at once here too */
-        memcpy(rest, x + whole, rest_bytes);
-        exp_minus(rest, max, RF_LANES);
-        memcpy(x + whole, rest, rest_bytes);
-    }
-    const float inverse = 1.0f / rf_sum_loop(x, n);
+    exp_row(x, n, row_max(x, n));
+    const float inverse_sum = 1.0f / rf_sum_loop(x, n);
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        x[i] *= inverse;
+        x[i] *= inverse_sum;
     }
 }
 RF_TWICE(cpu_softmax_row, (float *x, int64_t n), (x, n))

@@ -173,10 +173,9 @@ static rf_status check_attention(const rf_attention_args *args, attention_part p
     const rf_view *rows = scores ? &args->q : &args->z, *cols = scores ? &args->k : &args->v;
     const int64_t any[4] = {-1, -1, -1, -1};
     RF_TRY(rf_shape_check(op, scores ? "q" : "z", rows, RF_F32, RF_MUST_BE_GIVEN, 4, any));
-    RF_TRY(rf_shape_check(
-        op, scores ? "k" : "v", cols, RF_F32, RF_MUST_BE_GIVEN, 4,
-        (int64_t[]){rows->shape[0], cols->n_dims == 4 ? cols->shape[1] : -1, rows->shape[2],
-                    rows->shape[3]}));
+    RF_TRY(rf_shape_check(op, scores ? "k" : "v", cols, RF_F32, RF_MUST_BE_GIVEN, 4,
+                          (int64_t[]){rows->shape[0], cols->n_dims == 4 ? cols->shape[1] : -1,
+                                      rows->shape[2], rows->shape[3]}));
     const int64_t pattern[4] = {rows->shape[0], rows->shape[2], rows->shape[1], cols->shape[1]};
     if (part == ATTENTION_ALL) {
         RF_TRY(rf_shape_check(op, "v", &args->v, RF_F32, RF_MUST_BE_GIVEN, 4, cols->shape));

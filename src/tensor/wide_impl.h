@@ -50,15 +50,20 @@ enum { RF_LANES = 16 };
 typedef float rf_lanes __attribute__((vector_size(4 * RF_LANES)));
 typedef int32_t rf_lane_bits __attribute__((vector_size(4 * RF_LANES)));
 
-/* The lanes added in halves. */
-RF_LOOP float rf_halve_lanes(float lane[RF_LANES])
+/* The lanes added in halves: 8 to 8, 4 to 4, 2 to 2, 1 to 1. */
+RF_LOOP float rf_halve_lanes(const float lane[RF_LANES])
 {
-    for (int width = RF_LANES / 2; width > 0; width /= 2) {
-        for (int j = 0; j < width; j++) {
-            lane[j] += lane[j + width];
-        }
-    }
-    return lane[0];
+    typedef float eight __attribute__((vector_size(32)));
+    typedef float four __attribute__((vector_size(16)));
+    eight a, b;
+    four c, d;
+    memcpy(&a, lane, sizeof a);
+    memcpy(&b, lane + 8, sizeof b);
+    a += b;
+    memcpy(&c, &a, sizeof c);
+    memcpy(&d, (const char *)&a + sizeof c, sizeof d);
+    c += d;
+    return (c[0] + c[2]) + (c[1] + c[3]);
 }
 
 /* Sum in 16 lanes, halved at the end. */

@@ -1,5 +1,5 @@
 /* Switches of single families that follow from other keys of their configs. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -99,11 +99,35 @@ fail:
     return status;
 }
 
-/* Where the pool is said, the norm's place follows, as in timm's constructor. */
+/* The pool that the architecture has where no argument says another. */
+static rf_status find_own_pool(const rf_vit_files *files, rf_vit_pool *out)
+{
+    rf_status status = RF_OK;
+    rf_draft own = {0};
+    const rf_arch *row = NULL;
+    const char *name = files->like;
+    if (name == NULL) {
+        RF_TRY(rf_json_get_str(files->json, "architecture", "", &name));
+    }
+    if (name[0] == '\0') {
+        RF_TRY(rf_json_get_str(files->json, "model_cfg.vision_cfg.timm_model_name",
+                               files->arch->family, &name));
+    }
+    RF_TRY(rf_settings_defaults(&rf_draft_table, &own));
+    RF_TRY(rf_named_apply(name, &own, &row));
+    *out = own.config.pool;
+fail:
+    return status;
+}
+
+/* With another pool than the architecture's own, the norm's place follows, as in timm's
+ * constructor. timm writes the pool down always, so that the same one says nothing. The weights,
+ * where they are there, know better: rf_vit_files_finish. */
 rf_status rf_resolve_timm(rf_vit_files *files)
 {
     rf_status status = RF_OK;
     rf_draft *d = &files->draft;
+    rf_vit_pool own_pool = d->config.pool;
     if (d->config.pool == RF_POOL_ATTENTION && d->pool_mlp_ratio == 0.0) {
         d->pool_mlp_ratio = d->mlp_ratio; /* VisionTransformer's pool is as the blocks are */
     }
@@ -115,7 +139,10 @@ rf_status rf_resolve_timm(rf_vit_files *files)
     if (d->fc_norm_given) {
         d->config.norm_is_behind_pool = d->fc_norm;
     } else if (pool != NULL && !json_is_null(pool)) {
-        d->config.norm_is_behind_pool = d->config.pool == RF_POOL_PATCH_MEAN;
+        RF_TRY(find_own_pool(files, &own_pool));
+        if (d->config.pool != own_pool) {
+            d->config.norm_is_behind_pool = d->config.pool == RF_POOL_PATCH_MEAN;
+        }
     }
 fail:
     return status;
@@ -155,8 +182,8 @@ fail:
 }
 
 /* What timm_pool and timm_proj make of a trunk: without a projection of OpenCLIP's own, timm's head
- * is the projection and timm's constructor places the norm; with one, the norm stays where the
- * architecture has it. */
+ * is the projection and timm's constructor places the norm where the pool is another one than the
+ * architecture's; with one, the norm stays where the architecture has it. */
 static rf_status read_trunk_end(rf_vit_files *files, const rf_json *vision)
 {
     static const rf_key pool_key[] = {{"pool", "timm_pool", 0}, {0}};
@@ -164,6 +191,7 @@ static rf_status read_trunk_end(rf_vit_files *files, const rf_json *vision)
     static const rf_key out_key[] = {{"d_out", "/model_cfg.embed_dim", 0}, {0}};
     rf_status status = RF_OK;
     rf_draft *d = &files->draft;
+    const rf_vit_pool own_pool = d->config.pool;
     const char *pool = NULL, *proj = NULL;
     const rf_json *value = rf_json_find(vision, "timm_proj");
     RF_TRY(rf_json_get_str(vision, "timm_pool", "avg", &pool));
@@ -177,7 +205,9 @@ static rf_status read_trunk_end(rf_vit_files *files, const rf_json *vision)
         RF_TRY(rf_draft_read_json(d, bias_key, vision, vision));
         files->own_arch.names[RF_PART_PROJECTION][0] = "/visual.head.proj";
     } else if (proj[0] == '\0') {
-        d->config.norm_is_behind_pool = d->config.pool == RF_POOL_PATCH_MEAN;
+        if (d->config.pool != own_pool) {
+            d->config.norm_is_behind_pool = d->config.pool == RF_POOL_PATCH_MEAN;
+        }
         d->projection_bias = true;
         files->own_arch.names[RF_PART_PROJECTION][0] = "head";
     } else if (strcmp(proj, "none") == 0) {

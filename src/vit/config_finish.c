@@ -1,5 +1,5 @@
 /* A draft to a config: sizes out of the weights' shapes, parts that may be missing, and checks. */
-#include "vit_impl.h"
+#include "config_impl.h"
 
 #include <math.h>
 #include <string.h>
@@ -49,6 +49,14 @@ static void fill(int64_t *size, int64_t found)
     }
 }
 
+/* The same of a file's shape, within the bounds of the setting `key`. */
+static void fill_found(int64_t *size, const char *key, int64_t found)
+{
+    if (found <= (int64_t)rf_draft_field(key)->max) {
+        fill(size, found);
+    }
+}
+
 /* Sides of a square grid of the stored positions. */
 static void fill_image(const rf_vit_files *f, rf_draft *d)
 {
@@ -72,18 +80,19 @@ static void fill_from_shapes(const rf_vit_files *f, rf_draft *d)
 {
     rf_vit_config *c = &d->config;
     const bool is_text = c->input == RF_VIT_TEXT;
-    fill(&c->d_model,
-         is_text ? size_of(f, RF_PART_TOKEN, "", 1) : size_of(f, RF_PART_PATCH, ".weight", 0));
+    fill_found(&c->d_model, "d_model",
+               is_text ? size_of(f, RF_PART_TOKEN, "", 1)
+                       : size_of(f, RF_PART_PATCH, ".weight", 0));
     fill(&c->n_layers, count_layers(f));
     if (d->mlp_ratio == 0.0) {
-        fill(&c->d_mlp, size_of(f, RF_PART_FC2, ".weight", 1));
+        fill_found(&c->d_mlp, "d_mlp", size_of(f, RF_PART_FC2, ".weight", 1));
     }
     if (is_text) {
-        fill(&c->n_vocab, size_of(f, RF_PART_TOKEN, "", 0));
-        fill(&d->n_context, size_of(f, RF_PART_POSITION, "", -2));
+        fill_found(&c->n_vocab, "n_vocab", size_of(f, RF_PART_TOKEN, "", 0));
+        fill_found(&d->n_context, "n_context", size_of(f, RF_PART_POSITION, "", -2));
         return;
     }
-    fill(&c->patch_size, size_of(f, RF_PART_PATCH, ".weight", -1));
+    fill_found(&c->patch_size, "patch_size", size_of(f, RF_PART_PATCH, ".weight", -1));
     fill_image(f, d);
 }
 
@@ -98,6 +107,34 @@ static rf_status check_presence(rf_presence presence, const rf_named_tensor *t, 
         RF_FAIL(RF_ERR_FORMAT, "tensor '%s' is missing from the weights", name);
     }
     *out = presence != RF_ABSENT && t != NULL;
+fail:
+    return status;
+}
+
+/* timm names the final norm by its place: norm in front of the pool, fc_norm behind it. A user's
+ * row may say otherwise, or have a norm of another name. */
+static rf_status place_timm_norm(rf_vit_files *f)
+{
+    rf_status status = RF_OK;
+    char front[RF_NAME_LEN], behind[RF_NAME_LEN];
+    const rf_yaml *own = f->row != NULL ? rf_yaml_find(f->row, "settings") : NULL;
+    if (f->arch->library == NULL || strcmp(f->arch->library, "timm") != 0 ||
+        (own != NULL && rf_yaml_find(own, "norm_is_behind_pool") != NULL)) {
+        return RF_OK;
+    }
+    RF_TRY(rf_format(front, sizeof front, "%snorm.weight", f->prefix));
+    RF_TRY(rf_format(behind, sizeof behind, "%sfc_norm.weight", f->prefix));
+    const bool is_front = rf_tensor_file_find(f->weights, front) != NULL;
+    const bool is_behind = rf_tensor_file_find(f->weights, behind) != NULL;
+    if (is_front && is_behind) {
+        RF_FAIL(RF_ERR_UNSUPPORTED,
+                "the weights have '%s' and '%s': a norm in front of the pool and one behind it are "
+                "not supported",
+                front, behind);
+    }
+    if (is_front || is_behind) {
+        f->draft.config.norm_is_behind_pool = is_behind;
+    }
 fail:
     return status;
 }
@@ -135,6 +172,7 @@ static rf_status find_optional_parts(rf_vit_files *f)
     }
     t = rf_weights_find(f, RF_PART_LN_FINAL, ".weight", -1, name, NULL);
     RF_TRY(check_presence(d->final_norm, t, name, &c->has_ln_final));
+    RF_TRY(place_timm_norm(f));
 fail:
     return status;
 }

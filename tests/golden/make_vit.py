@@ -493,6 +493,30 @@ def timm_pe(name):  # Perception Encoder
               **TINY)
 
 
+@golden
+def timm_beit(name):  # relative positions a layer, biases of q and v, the norm behind the mean
+    save_timm(name, "beit_base_patch16_224", inputs(1, 3, 16, 24), torch.float16, num_classes=3,
+              mlp_ratio=1.75, **TINIER)
+
+
+@golden
+def timm_dinov3(name):  # RoPE, registers, the mean of patches with the norm in front
+    save_timm(name, "vit_small_patch16_dinov3", inputs(2, 3, 16, 24), torch.float16,
+              mlp_ratio=1.75, **TINIER)
+
+
+@golden
+def timm_gap(name):  # no class token, the mean of patches with the norm in front
+    save_timm(name, "vit_base_patch16_siglip_gap_224", inputs(1, 3, 24, 24), torch.float16,
+              mlp_ratio=1.75, **TINIER)
+
+
+@golden
+def timm_deit_distilled(name):
+    save_timm(name, "deit_tiny_distilled_patch16_224", inputs(1, 3, 24, 24), torch.float16,
+              num_classes=3, mlp_ratio=1.75, **TINIER)
+
+
 # ---- open_clip -----------------------------------------------------------------------------------
 
 def save_open_clip(name, model, config, x, dtype=torch.float32, text=None, keep=None,
