@@ -10,7 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_BATCHES = 2, MAX_STEPS = 1000, N_VARIANTS = 2, N_BARE = 3, ATOMS_A_TOKEN = 48 };
+enum { N_BATCHES = 2, MAX_STEPS = 1000, N_BARE = 3, ATOMS_A_TOKEN = 48 };
+
+/* What is timed: a sparse step, one with dead latents and AuxK, one on the dense path. */
+typedef enum variant { SPARSE, DEAD, DENSE, N_VARIANTS } variant;
+static const char *const variant_names[] = {"sparse", "sparse with dead latents and AuxK", "dense"};
 
 typedef struct options {
     const char *architecture;
@@ -34,7 +38,7 @@ typedef struct bench {
     float *products;
     int64_t products_len;
     int64_t *since;
-    float *bias;
+    float *vector;
 } bench;
 
 /* ---- planted data -------------------------------------------------------------------------- */
@@ -84,25 +88,36 @@ fail:
 
 /* ---- set up -------------------------------------------------------------------------------- */
 
+static rf_status settings_of(const options *o, rf_coder_settings *settings)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_settings_defaults(&rf_coder_settings_table, settings));
+    settings->latents = o->latents;
+    settings->k.any = o->k;
+    settings->aux_alpha = 1.0 / 32.0;
+    settings->aux_k = rf_min_i64(512, o->latents);
+    for (int i = 0; i < rf_architecture_count(); i++) {
+        if (strcmp(rf_architecture_at(i)->name, o->architecture) == 0) {
+            settings->architecture = i;
+        }
+    }
+fail:
+    return status;
+}
+
 /* Random dictionary, then data made of it, then b_dec and V from the data. */
 static rf_status set_up(bench *b)
 {
     rf_status status = RF_OK;
     rf_coder_settings settings;
+    const rf_coder_shape shape = rf_coder_shape_of(b->o.width);
     float *noise = NULL;
     int n_threads;
-    RF_TRY(rf_settings_defaults(&rf_coder_settings_table, &settings));
-    settings.latents = b->o.latents;
-    settings.k = b->o.k;
-    for (int i = 0; i < rf_architecture_count(); i++) {
-        if (strcmp(rf_architecture_at(i)->name, b->o.architecture) == 0) {
-            settings.architecture = i;
-        }
-    }
+    RF_TRY(settings_of(&b->o, &settings));
     RF_TRY(rf_cast_int(b->o.threads, "--threads", &n_threads));
     RF_TRY(rf_backend_cpu_create(n_threads, &b->be));
     RF_TRY(rf_stream_create(b->be, &b->s));
-    RF_TRY(rf_coder_create(b->be, &settings, b->o.width, &b->coder));
+    RF_TRY(rf_coder_create(b->be, &settings, &shape, &b->coder));
     RF_ALLOC(noise, 2 * b->o.width);
     noise[0] = 1.0f; /* any sample with a variance: the dictionary does not depend on it */
     rf_view sample = rf_view_2d(noise, 2, b->o.width);
@@ -110,107 +125,130 @@ static rf_status set_up(bench *b)
     RF_TRY(plant(b));
     sample = rf_view_2d(b->x[0], rf_min_i64(1024, b->o.batch), b->o.width);
     RF_TRY(rf_coder_init(b->coder, b->s, &sample));
-    RF_TRY(rf_optimiser_create(b->be, b->coder, &b->opt));
+    RF_TRY(rf_optimiser_create(b->be, b->coder, &(rf_optimiser_opts){0}, &b->opt));
     const rf_coder *coders[] = {b->coder};
     rf_step_opts opts = {.max_rows = b->o.batch, .part_seconds = b->parts};
     RF_TRY(rf_step_create(b->be, b->comm, coders, 1, &opts, &b->step));
     RF_ALLOC(b->since, b->o.latents);
-    RF_ALLOC(b->bias, b->o.latents);
+    RF_ALLOC(b->vector, b->o.latents);
 fail:
     rf_free(noise);
     return status;
 }
 
-/* The bias that leaves at most about k latents active: the largest of some tokens' k-th
- * pre-activations. */
-static rf_status sparse_bias(bench *b, float *out)
+static rf_status set_vector(bench *b, int idx, float value)
 {
     rf_status status = RF_OK;
-    int64_t n = rf_min_i64(64, b->o.batch), capacity = n * b->o.k;
-    rf_codes codes = {0};
-    float *centred = NULL;
-    float most = 0.0f;
-    RF_TRY(rf_codes_create(b->be, n, capacity, &codes));
-    RF_ALLOC(centred, n * b->o.width);
-    rf_view x = rf_view_2d(b->x[0], n, b->o.width), c = rf_view_2d(centred, n, b->o.width);
-    rf_view b_dec = rf_coder_view(b->coder, RF_CODER_B_DEC);
-    RF_TRY(rf_residual(
-        b->s, &(rf_residual_args){
-                  .x = x, .x_hat = rf_view_2d(b_dec.data, 1, b->o.width), .g = c, .scale = -1.0f}));
-    rf_encode_args args = {.x = c,
-                           .w_enc = rf_coder_view(b->coder, RF_CODER_W_ENC),
-                           .b_enc = rf_coder_view(b->coder, RF_CODER_B_ENC),
-                           .n_lists = 1};
-    args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK, .k = b->o.k, .codes = &codes};
-    RF_TRY(rf_encode(b->s, &args));
-    for (int64_t r = 0; r < n; r++) {
-        float least = INFINITY;
-        for (int64_t e = codes.row_start[r]; e < codes.row_start[r + 1]; e++) {
-            least = fminf(least, codes.value[e]);
-        }
-        most = isfinite(least) ? fmaxf(most, least) : most;
+    rf_view v = rf_coder_view(b->coder, idx);
+    for (int64_t i = 0; i < b->o.latents; i++) {
+        b->vector[i] = value;
     }
-    *out = -most;
-fail:
-    rf_free(centred);
-    rf_codes_destroy(b->be, &codes);
-    return status;
-}
-
-/* Before each step. TopK: variant 0 has no dead latent, variant 1 a share of them. ReLU: variant 0
- * starts dense, variant 1 sparse. */
-static rf_status prepare(bench *b, int variant)
-{
-    rf_status status = RF_OK;
-    rf_view since = rf_coder_view(b->coder, RF_CODER_TOKENS_SINCE_FIRED);
-    rf_view b_enc = rf_coder_view(b->coder, RF_CODER_B_ENC);
-    size_t n = (size_t)b->o.latents;
-    if (rf_coder_architecture(b->coder)->may_be_dense) {
-        rf_coder_state state;
-        float bias = 0.0f;
-        memset(b->bias, 0, sizeof(float) * n);
-        RF_TRY(rf_copy_in(b->s, b_enc.data, b->bias, sizeof(float) * n));
-        if (variant == 1) {
-            RF_TRY(sparse_bias(b, &bias));
-        }
-        for (size_t i = 0; i < n; i++) {
-            b->bias[i] = bias;
-        }
-        RF_TRY(rf_copy_in(b->s, b_enc.data, b->bias, sizeof(float) * n));
-        RF_TRY(rf_coder_get_state(b->coder, b->s, &state));
-        state.counters[RF_COUNTER_DENSE] = variant == 0;
-        RF_TRY(rf_coder_set_state(b->coder, b->s, &state));
-    } else {
-        int64_t dead = (int64_t)(b->o.dead * (double)b->o.latents);
-        for (int64_t i = 0; i < b->o.latents; i++) {
-            bool is_dead = rf_permute(5, RF_RANDOM_TEST, 0, 0, b->o.latents, i) < dead;
-            b->since[i] = variant == 1 && is_dead ? INT64_C(1) << 40 : 0;
-        }
-        RF_TRY(rf_copy_in(b->s, since.data, b->since, sizeof(int64_t) * n));
-    }
+    RF_TRY(rf_copy_in(b->s, v.data, b->vector, sizeof(float) * (size_t)b->o.latents));
     RF_TRY(rf_stream_synchronise(b->s));
 fail:
     return status;
 }
 
+/* The pre-activation that k latents of a token exceed, on average over some tokens, where b_enc is
+ * 0.
+ */
+static rf_status find_level(bench *b, float *out)
+{
+    rf_status status = RF_OK;
+    int64_t n = rf_min_i64(256, b->o.batch), total = n * rf_min_i64(b->o.k, b->o.latents);
+    rf_codes codes = {0};
+    float *seen = NULL;
+    RF_TRY(rf_codes_create(b->be, n, total, &codes));
+    RF_ALLOC(seen, n * b->o.width);
+    const rf_coder_rows rows = {.x = rf_view_2d(b->x[0], n, b->o.width),
+                                .seen = rf_view_2d(seen, n, b->o.width)};
+    RF_TRY(rf_coder_see(b->coder, b->s, &rows));
+    rf_encode_args args = {.x = rows.seen,
+                           .w_enc = rf_coder_view(b->coder, RF_CODER_W_ENC),
+                           .b_enc = rf_coder_view(b->coder, RF_CODER_B_ENC),
+                           .n_lists = 1};
+    args.lists[0] = (rf_select_list){.rule = RF_SELECT_BATCH_TOPK, .k = total, .codes = &codes};
+    RF_TRY(rf_encode(b->s, &args));
+    *out = INFINITY;
+    for (int64_t e = 0; e < codes.row_start[n]; e++) {
+        *out = fminf(*out, codes.value[e]);
+    }
+fail:
+    rf_free(seen);
+    rf_codes_destroy(b->be, &codes);
+    return status;
+}
+
+/* Architectures without a k: thresholds (jumprelu) or biases such that k latents are active. On the
+ * dense path biases are 0: half of the dictionary is active, as at the start of a run. */
+static rf_status plant_activity(bench *b, variant v)
+{
+    rf_status status = RF_OK;
+    const bool is_jump = rf_coder_architecture(b->coder)->act == RF_CODER_JUMP;
+    rf_coder_state state;
+    float level = 0.0f;
+    RF_TRY(set_vector(b, RF_CODER_B_ENC, 0.0f));
+    if (v != DENSE) {
+        RF_TRY(find_level(b, &level));
+    }
+    if (is_jump) {
+        RF_TRY(set_vector(b, RF_CODER_LOG_THRESHOLD, logf(fmaxf(level, 1e-3f))));
+    } else {
+        RF_TRY(set_vector(b, RF_CODER_B_ENC, -level));
+    }
+    if (rf_coder_has(b->coder, RF_CODER_GAIN)) {
+        RF_TRY(set_vector(b, RF_CODER_GAIN, 0.0f));
+        RF_TRY(set_vector(b, RF_CODER_B_MAG, -level));
+    }
+    RF_TRY(rf_coder_get_state(b->coder, b->s, &state));
+    state.counters[RF_COUNTER_DENSE] = v == DENSE;
+    RF_TRY(rf_coder_set_state(b->coder, b->s, &state));
+fail:
+    return status;
+}
+
+/* Before each step. */
+static rf_status prepare(bench *b, variant v)
+{
+    rf_status status = RF_OK;
+    rf_view since = rf_coder_view(b->coder, RF_CODER_TOKENS_SINCE_FIRED);
+    const int64_t dead = (int64_t)(b->o.dead * (double)b->o.latents);
+    if (rf_coder_architecture(b->coder)->may_be_dense) {
+        RF_TRY(plant_activity(b, v));
+    }
+    for (int64_t i = 0; i < b->o.latents; i++) {
+        bool is_dead = rf_permute(5, RF_RANDOM_TEST, 0, 0, b->o.latents, i) < dead;
+        b->since[i] = v == DEAD && is_dead ? INT64_C(1) << 40 : 0;
+    }
+    RF_TRY(rf_copy_in(b->s, since.data, b->since, sizeof(int64_t) * (size_t)b->o.latents));
+    RF_TRY(rf_stream_synchronise(b->s));
+fail:
+    return status;
+}
+
+static bool has_variant(const bench *b, variant v)
+{
+    return v != DENSE || rf_coder_architecture(b->coder)->may_be_dense;
+}
+
 /* ---- measuring ----------------------------------------------------------------------------- */
 
-static rf_status one_step(bench *b, int variant, int64_t i)
+static rf_status one_step(bench *b, variant v, int64_t i)
 {
     rf_status status = RF_OK;
     rf_step_rates rates = rf_step_rates_default();
     rf_token_batch batch = {.x = rf_view_2d(b->x[i % N_BATCHES], b->o.batch, b->o.width),
                             .n_rows = b->o.batch,
                             .n_valid = b->o.batch};
-    RF_TRY(prepare(b, variant));
+    RF_TRY(prepare(b, v));
     memset(b->parts, 0, sizeof b->parts);
     double t0 = rf_now();
-    RF_TRY(rf_step_run(b->step, b->coder, b->opt, &batch, &rates, &b->last[variant]));
-    b->part_seconds[variant][RF_STEP_N_PARTS][i] = rf_now() - t0;
+    RF_TRY(rf_step_run(b->step, b->coder, b->opt, &batch, &rates, &b->last[v]));
+    b->part_seconds[v][RF_STEP_N_PARTS][i] = rf_now() - t0;
     for (int p = 0; p < RF_STEP_N_PARTS; p++) {
-        b->part_seconds[variant][p][i] = b->parts[p];
+        b->part_seconds[v][p][i] = b->parts[p];
     }
-    if (b->last[variant].skipped) {
+    if (b->last[v].skipped) {
         RF_FAIL(RF_ERR_NUMERIC, "a step was skipped: its loss is not finite");
     }
 fail:
@@ -266,9 +304,11 @@ static double peak_memory(void)
 static rf_status measure(bench *b, double *peak)
 {
     rf_status status = RF_OK;
-    for (int v = 0; v < N_VARIANTS;
-         v++) { /* warm up, and see the memory before the bare products' */
-        RF_TRY(one_step(b, v, 0));
+    /* Warm up, and see the memory before the bare products'. */
+    for (variant v = SPARSE; v < N_VARIANTS; v++) {
+        if (has_variant(b, v)) {
+            RF_TRY(one_step(b, v, 0));
+        }
     }
     *peak = peak_memory();
     b->products_len =
@@ -278,8 +318,10 @@ static rf_status measure(bench *b, double *peak)
         for (int which = 0; which < N_BARE; which++) {
             bare_product(b, which, i);
         }
-        for (int v = 0; v < N_VARIANTS; v++) {
-            RF_TRY(one_step(b, v, i));
+        for (variant v = SPARSE; v < N_VARIANTS; v++) {
+            if (has_variant(b, v)) {
+                RF_TRY(one_step(b, v, i));
+            }
         }
     }
 fail:
@@ -308,9 +350,9 @@ static double print_times(const char *name, double *seconds, int64_t n, double f
 }
 
 /* Multiplications and additions of a part. */
-static double work_of(const bench *b, int variant, rf_step_part part)
+static double work_of(const bench *b, variant v, rf_step_part part)
 {
-    const rf_step_metrics *m = &b->last[variant];
+    const rf_step_metrics *m = &b->last[v];
     double n = (double)b->o.batch, d = (double)b->o.width, f = (double)b->o.latents;
     double entries = m->dense_path ? f : m->l0;
     switch (part) {
@@ -326,12 +368,13 @@ static double work_of(const bench *b, int variant, rf_step_part part)
     }
 }
 
-static double report_variant(bench *b, int v)
+static double report_variant(bench *b, variant v)
 {
     const rf_step_metrics *m = &b->last[v];
-    printf("\n%s path, %.1f %% dead: L0 %.1f, explained variance %.3f, %lld fired\n",
-           m->dense_path ? "dense" : "sparse", 100.0 * (double)m->n_dead / (double)b->o.latents,
-           m->l0, m->explained_variance, (long long)m->n_fired);
+    printf("\n%s (%s path), %.1f %% dead: L0 %.1f, explained variance %.3f, %lld fired\n",
+           variant_names[v], m->dense_path ? "dense" : "sparse",
+           100.0 * (double)m->n_dead / (double)b->o.latents, m->l0, m->explained_variance,
+           (long long)m->n_fired);
     printf("  %-20s %9s %9s %9s\n", "seconds", "min", "median", "max");
     for (int p = 0; p < RF_STEP_N_PARTS; p++) {
         print_times(rf_step_part_name((rf_step_part)p), b->part_seconds[v][p], b->o.steps,
@@ -343,7 +386,7 @@ static double report_variant(bench *b, int v)
 static void report(bench *b, double peak)
 {
     const options *o = &b->o;
-    double product = INFINITY, step[N_VARIANTS];
+    double product = INFINITY, step[N_VARIANTS] = {0};
     printf("%s, width %lld, latents %lld, k %lld, batch %lld, %lld steps, %s\n", o->architecture,
            (long long)o->width, (long long)o->latents, (long long)o->k, (long long)o->batch,
            (long long)o->steps, rf_backend_describe(b->be));
@@ -352,22 +395,25 @@ static void report(bench *b, double peak)
         product = fmin(product, print_times(bare[which].name, b->bare_seconds[which], o->steps,
                                             work_of(b, 0, RF_PART_PRODUCT)));
     }
-    for (int v = 0; v < N_VARIANTS; v++) {
-        step[v] = report_variant(b, v);
+    for (variant v = SPARSE; v < N_VARIANTS; v++) {
+        step[v] = has_variant(b, v) ? report_variant(b, v) : 0.0;
     }
     double batch = 4.0 * N_BATCHES * (double)(o->batch * o->width);
     printf("\npeak memory %.2f GB and %.3f GB of batches; the step's own buffers %.3f GB with "
            "gradients\n",
            (peak - batch) * 1e-9, batch * 1e-9, (double)rf_step_bytes(b->step) * 1e-9);
-    printf("ratio of the other variant %.3f\n", step[1] / product);
-    printf("ratio %.3f\n", step[0] / product);
+    for (int v = N_VARIANTS; v-- > 0;) {
+        if (step[v] > 0.0) {
+            printf("ratio of the step, %s: %.3f\n", variant_names[v], step[v] / product);
+        }
+    }
 }
 
 /* ---- command line -------------------------------------------------------------------------- */
 
-static const char usage[] =
-    "bench_step [--architecture topk|relu] [--width D] [--latents F] [--k K] [--batch B] "
-    "[--steps N] [--dead SHARE] [--threads N]";
+static const char usage[] = "bench_step [--architecture topk|batch_topk|relu|jumprelu|gated|...] "
+                            "[--width D] [--latents F] [--k K] [--batch B] "
+                            "[--steps N] [--dead SHARE] [--threads N]";
 
 static rf_status read_options(int argc, char **argv, options *o)
 {
@@ -407,7 +453,7 @@ fail:
 static void tear_down(bench *b)
 {
     rf_free(b->products);
-    rf_free(b->bias);
+    rf_free(b->vector);
     rf_free(b->since);
     rf_step_destroy(b->step);
     rf_optimiser_destroy(b->opt);

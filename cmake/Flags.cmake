@@ -13,7 +13,7 @@ target_compile_definitions(refract_flags INTERFACE _GNU_SOURCE OMPI_SKIP_MPICXX
   $<$<CONFIG:Debug>:RF_DEBUG=1>)
 target_compile_options(refract_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wvla -Werror
-  # No contraction, no reassociation: docs/numbers.md. The two -fno- flags change no result.
+  # No contraction, no reassociation: docs/determinism.md. The two -fno- flags change no result.
   -ffp-contract=off -fno-math-errno -fno-trapping-math)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   target_compile_options(refract_flags INTERFACE -march=x86-64-v3)

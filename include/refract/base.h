@@ -187,6 +187,9 @@ typedef enum rf_random_purpose {
     RF_RANDOM_SAMPLE = 4,       /* the fixed sample that b_dec and V come from */
     RF_RANDOM_HOLDOUT = 5,      /* a, b = hash of the picture's name */
     RF_RANDOM_EVAL_SAMPLE = 6,
+    RF_RANDOM_RESAMPLE = 7,   /* tokens that dead latents start from: a = step, b = row */
+    RF_RANDOM_PREFIXES = 8,   /* Matryoshka's ends: a = step, b = draw */
+    RF_RANDOM_INIT_OTHER = 9, /* a coder's other random starts: a = latent, b = what and which */
     RF_RANDOM_TEST = 1000,
 } rf_random_purpose;
 

@@ -248,6 +248,10 @@ rf_status rf_token_class_parse(const char *text, rf_token_class *out);
  * no such rows: patterns have none, hook_embed has patches only, hook_pooled one row. */
 rf_status rf_token_class_rows(const rf_vit_config *config, const rf_hook_point *point,
                               rf_token_class tokens, int64_t *first, int64_t *n_rows);
+/* Of row `row` at `point`: CLS, REGISTER or PATCH. A pooled row and a distillation token count as
+ * CLS. */
+rf_token_class rf_token_class_of_row(const rf_vit_config *config, const rf_hook_point *point,
+                                     int64_t row);
 
 /* ---- activation stream: one pass over the pictures, any number of readers ----------------------
  *
@@ -261,26 +265,32 @@ rf_status rf_token_class_rows(const rf_vit_config *config, const rf_hook_point *
 
 enum { RF_TOKEN_TILE = 64 }; /* batches are split over ranks in tiles of so many tokens */
 
-/* One rank's share of a batch of one site. A row whose picture could not be decoded stays in its
- * place, zero and not valid: no coder sees it and no mean counts it. */
+/* One rank's share of a batch: the sites of its reader side by side, under one index. A row whose
+ * picture could not be decoded stays in its place, zero and not valid: no coder sees it and no mean
+ * counts it. */
 typedef struct rf_token_batch {
-    rf_view x;                /* [n_local, D], device */
+    rf_view x;                /* [n_local, D], device: the reader's sites, in order */
     const uint8_t *row_valid; /* [n_local], device */
     int64_t first_row;        /* of this rank's share in the batch */
     int64_t n_rows;           /* of the whole batch, all ranks */
     int64_t n_valid;          /* valid ones of these */
     int64_t batch_idx;        /* in the reader's sequence */
     const int64_t *pictures;  /* [n_local], host: which picture of the split a row is of, */
-    const int64_t *tokens;    /* and which row of the hook point */
+    const int64_t *tokens;    /* and which row of its (first) hook point */
+    const uint8_t *classes;   /* [n_local], host: RF_TOKENS_CLS, _REGISTER or _PATCH (POOLED: CLS);
+                                 NULL: not known */
 } rf_token_batch;
 
+enum { RF_MAX_MODELS = 8 };
+
 typedef struct rf_activation_stream_opts {
-    rf_vit *vit;                     /* pointers are borrowed while the stream lives */
-    rf_stream *stream;               /* of the model's backend */
+    rf_vit *const *vits; /* [n_vits] of one backend; pointers are borrowed while the stream lives */
+    int n_vits;
+    rf_stream *stream;               /* of that backend */
     const rf_comm *comm;             /* ranks that share the work */
     const rf_picture_list *pictures; /* the same on every rank */
     rf_picture_split split;
-    const rf_transform *transform; /* its size is the model's image size */
+    const rf_transform *transforms; /* [n_vits] of each model; its size is the model's image size */
     int64_t group_pictures, pool_groups;
     uint64_t seed;
     int64_t keep_bytes;     /* of each rank, for activations that a later epoch reads again */
@@ -288,9 +298,17 @@ typedef struct rf_activation_stream_opts {
     double max_bad_share;   /* of the pictures read so far that may be bad */
 } rf_activation_stream_opts;
 
-/* A reader is one coder's sequence of batches. */
-typedef struct rf_reader_opts {
+/* A hook point of one of the models. */
+typedef struct rf_reader_site {
+    int model; /* index in vits */
     rf_hook_point point;
+} rf_reader_site;
+
+/* A reader is one coder's sequence of batches. Its sites must have equally many rows of the class a
+ * picture, and rows that belong together must be of one class (and in one place of the grid). */
+typedef struct rf_reader_opts {
+    const rf_reader_site *sites; /* [n_sites], 1 to 2 * RF_MAX_SITES, copied */
+    int n_sites;
     rf_token_class tokens;
     int64_t batch_tokens;
     int64_t epochs;       /* >= 1 */
@@ -301,7 +319,7 @@ typedef struct rf_activation_stream rf_activation_stream;
 
 /* Open at the beginning of every reader's sequence; runs no model yet. Collective; everything but
  * pointers and decode_threads must agree (checked). Errors: INVALID_ARG, SETTING (a point without
- * tokens of the class), NO_MEMORY. */
+ * tokens of the class, sites that do not fit together), NO_MEMORY. */
 rf_status rf_activation_stream_open(const rf_activation_stream_opts *opts,
                                     const rf_reader_opts *readers, int64_t n_readers,
                                     rf_activation_stream **out);
@@ -312,7 +330,8 @@ int64_t rf_activation_stream_n_batches(const rf_activation_stream *st, int64_t r
 int64_t rf_activation_stream_tokens_per_epoch(const rf_activation_stream *st, int64_t reader);
 
 /* The first `n` valid tokens of the reader's sequence inside pool 0 of epoch 0, or as many as there
- * are: the same rows on every rank. `rows` [n_out, width] (host) is to be released with rf_free.
+ * are: the same rows on every rank. `rows` [n_out, width] (host), all sites side by side, is to be
+ * released with rf_free.
  * The stream stays where it is, and a pool made here at the beginning is not made again.
  * Collective. Errors: those of rf_activation_stream_advance. */
 rf_status rf_activation_stream_sample(rf_activation_stream *st, int64_t reader, int64_t n,

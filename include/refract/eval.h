@@ -95,7 +95,8 @@ double rf_eval_cosine(const float *x, const float *y, int64_t n);
 /* Cross entropy of logits [n] against class `label`, in double, nats. */
 double rf_eval_cross_entropy(const float *logits, int64_t n, int64_t label);
 
-/* Figures of the tokens of one class. NaN: there are none (or their variance is 0). */
+/* Figures of the tokens of one class; x is what was to be reconstructed, as the model gave it. NaN:
+ * there are none (or their variance is 0). */
 typedef struct rf_token_figures {
     int64_t n_tokens;
     double l0;                             /* mean number of active latents (value > 0) a token */
@@ -105,17 +106,32 @@ typedef struct rf_token_figures {
     double squared_error;                  /* mean of |x - x_hat|^2 a token: mse times the width */
     double cosine;                         /* mean over tokens of cos(x, x_hat) */
 } rf_token_figures;
-void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class which, rf_token_span span,
-                              const rf_site_sums *site, rf_token_figures *out);
+/* Of tokens whose x lies side by side over `n_sites` sites (of spans[i] at sites[i], equally many
+ * each). */
+void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class which,
+                              const rf_token_span *spans, const rf_site_sums *sites, int n_sites,
+                              rf_token_figures *out);
 
 /* ---- substitution: the model with something else at a hook point ------------------------------
  */
 
-/* Means over pictures. The tokens that the coder sees are replaced, at its hook point; all others
- * keep what the model gave them. Cosines are between the final embedding so and the untouched one.
- */
+/* What is put in the place of what. */
+typedef enum rf_substitution_kind {
+    RF_SUBSTITUTION_OFF,            /* not asked for */
+    RF_SUBSTITUTION_INPUT,          /* an autoencoder's own tokens */
+    RF_SUBSTITUTION_TARGET,         /* tokens of a transcoder's target */
+    RF_SUBSTITUTION_ALL_SITES,      /* of several sites of one model at once */
+    RF_SUBSTITUTION_SEVERAL_MODELS, /* none: there is no one model to put them into */
+} rf_substitution_kind;
+/* What eval.json says of it. */
+const char *rf_substitution_text(rf_substitution_kind kind);
+
+/* Means over pictures. The tokens that the coder sees are replaced, at the points that it
+ * reconstructs, by what it makes of the untouched activations; all others keep what the model gave
+ * them. Cosines are between the final embedding so and the untouched one. */
 typedef struct rf_substitution_figures {
-    int64_t n_pictures;
+    rf_substitution_kind kind;
+    int64_t n_pictures;    /* 0: not measured */
     double cosine_spliced; /* by the reconstruction */
     double cosine_zero;    /* by zeros */
     double cosine_mean;    /* by the mean activation of the replaced tokens over this split */
@@ -134,9 +150,18 @@ rf_status rf_eval_match_classes(const rf_vit *vit, const rf_picture_list *list, 
 /* ---- measure: coders on one split of pictures -------------------------------------------------
  */
 
+typedef struct rf_eval_model {
+    const char *name; /* as sites name it; "" where they name none */
+    rf_vit *vit;
+    const rf_transform *transform; /* its size is the model's image size */
+    const int64_t *classes;        /* of rf_eval_match_classes, or NULL */
+} rf_eval_model;
+
 typedef struct rf_eval_coder {
     const char *name;
-    rf_hook_point point;
+    const rf_reader_site *sites; /* [n_in + n_out]: the input's, then the target's; `model` counts
+                                    in those of the job */
+    int n_in, n_out;             /* n_out 0: it reconstructs its input */
     rf_token_class tokens;
     rf_coder *coder;
 } rf_eval_coder;
@@ -144,11 +169,10 @@ typedef struct rf_eval_coder {
 /* All borrowed. Every field must agree over ranks. */
 typedef struct rf_eval_job {
     const rf_comm *comm;
-    rf_vit *vit;
-    rf_stream *stream;
+    const rf_eval_model *models; /* [n_models], of one backend */
+    int n_models;
+    rf_stream *stream; /* of that backend */
     const rf_picture_list *pictures;
-    const rf_transform *transform;
-    const int64_t *classes; /* of rf_eval_match_classes, or NULL */
     const rf_eval_coder *coders;
     int64_t n_coders;
     rf_eval_settings settings;
@@ -157,13 +181,23 @@ typedef struct rf_eval_job {
     double max_bad_share;
 } rf_eval_job;
 
-typedef struct rf_coder_figures {
-    char name[RF_NAME_LEN], hook[RF_NAME_LEN];
-    rf_token_class tokens;
-    int64_t n_latents, width;
-    int64_t n_alive; /* latents with a value > 0 on any token of this split */
+/* One site of several that a coder reconstructs. */
+typedef struct rf_site_figures {
+    char site[RF_NAME_LEN];
+    int64_t width;
     rf_token_figures by_class[RF_EVAL_N_CLASSES];
-    rf_substitution_figures substitution; /* n_pictures 0: not measured */
+} rf_site_figures;
+
+typedef struct rf_coder_figures {
+    char name[RF_NAME_LEN];
+    char input[RF_SITES_LEN], target[RF_SITES_LEN]; /* sites; target "": the input itself */
+    rf_token_class tokens;
+    int64_t n_latents, width, out_width;
+    int64_t n_alive; /* latents with a value > 0 on any token of this split */
+    rf_token_figures by_class[RF_EVAL_N_CLASSES]; /* over all sites side by side */
+    rf_site_figures *sites;                       /* [n_sites] of several; else NULL */
+    int64_t n_sites;
+    rf_substitution_figures substitution;
 } rf_coder_figures;
 
 typedef struct rf_split_figures {
@@ -175,25 +209,34 @@ typedef struct rf_split_figures {
     int64_t n_coders;
 } rf_split_figures;
 
-/* All figures of `job`'s coders on `split`. The chosen pictures are dealt to ranks by
- * micro-batches; sums are in double and added micro-batch by micro-batch, so that the figures have
- * the same bits on any number of ranks. Collective. Release with rf_split_figures_fini. Errors: IO
- * (more pictures that cannot be read than max_bad_share). */
+/* All figures of `job`'s coders on `split`. Every model runs on the same pictures, which are dealt
+ * to ranks by micro-batches; one that cannot be read is read by none. Sums are in double and added
+ * micro-batch by micro-batch, so that the figures have the same bits on any number of ranks.
+ * Collective. Release with rf_split_figures_fini. Errors: IO (more pictures that cannot be read
+ * than max_bad_share). */
 rf_status rf_eval_measure(const rf_eval_job *job, rf_picture_split split, rf_split_figures *out);
 void rf_split_figures_fini(rf_split_figures *figures);
 
 /* ---- run: a finished run, measured and recorded -----------------------------------------------
  */
 
+typedef struct rf_evaluated_model {
+    char name[RF_NAME_LEN]; /* as sites name it */
+    char model_name[RF_NAME_LEN], path[RF_PATH_LEN];
+    char weight_processing[128]; /* rf_vit_processing_name */
+    uint64_t hash;
+    char *ce_reason; /* why there is no cross entropy, or NULL */
+} rf_evaluated_model;
+
 typedef struct rf_eval_report {
     char run_dir[RF_PATH_LEN], checkpoint[RF_PATH_LEN], json_path[RF_PATH_LEN];
     int64_t step;
-    char model_name[RF_NAME_LEN], model_path[RF_PATH_LEN], pictures_path[RF_PATH_LEN];
-    char weight_processing[128]; /* rf_vit_processing_name */
-    uint64_t model_hash, pictures_hash, settings_hash;
+    char pictures_path[RF_PATH_LEN];
+    rf_evaluated_model models[RF_MAX_MODELS];
+    int n_models;
+    uint64_t pictures_hash, settings_hash;
     uint64_t seed;
     rf_eval_settings settings;
-    char *ce_reason;            /* why there is no cross entropy, or NULL */
     rf_split_figures splits[2]; /* held out, trained on */
 } rf_eval_report;
 

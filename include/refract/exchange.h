@@ -16,6 +16,7 @@ extern "C" {
 typedef struct rf_exchange_origin {
     const char *model_name;             /* as the Hub or the model's files name it */
     const char *hook_name;              /* TransformerLens name of the hook point */
+    const char *target_name;            /* the same of a transcoder's target */
     const char *pictures_path;          /* what it was trained on */
     const char *weight_processing;      /* as rf_vit_processing_name says it */
     int64_t n_positions;                /* tokens of a picture at the hook point; 0: not known */
@@ -25,12 +26,16 @@ typedef struct rf_exchange_origin {
 } rf_exchange_origin;
 
 /* Write `coder` into `folder` (made when it is not there) as SAELens 6 loads it:
- * sae_weights.safetensors with W_enc [D, F], b_enc [F], W_dec [F, D], b_dec [D] in fp32, then
- * cfg.json (TopK as "topk", ReLU as "standard"; b_dec is subtracted from the input). An attn.hook_z
- * coder reads [..., H, dh] there. Both files are written atomically, cfg.json last. Errors:
- * UNSUPPORTED (an architecture that SAELens has not), IO. Source: sae_lens 6.54,
- * SAE.load_from_disk.
- */
+ * sae_weights.safetensors in fp32, then cfg.json; both atomically. W_enc is [D, F] there. What
+ * decides in use is what counts: topk, multi_topk and Matryoshka over TopK are "topk"; relu and
+ * p_anneal "standard"; gated "gated"; jumprelu "jumprelu", and with one threshold for all latents
+ * batch_topk and Matryoshka over it too; transcoders "transcoder", "jumprelu_transcoder" and their
+ * skip forms. Normalisations by constants (average, per_dimension) are folded into the weights, and
+ * W_dec keeps its norms. Those of each token (layer, constant) are SAELens's own, at run time; with
+ * `layer` reconstructions differ by 1e-5 of a token's deviation, which cfg.json says. An
+ * attn.hook_z autoencoder reads [..., H, dh] there. Errors: UNSUPPORTED with the reason
+ * (crosscoders, k that differs by token class, TopK and gated transcoders, skip with tokens
+ * normalised one by one), IO. Source: sae_lens 6.54, SAE.load_from_disk. */
 rf_status rf_saelens_write(const rf_coder *coder, rf_stream *s, const rf_exchange_origin *origin,
                            const char *folder);
 

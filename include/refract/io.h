@@ -117,6 +117,12 @@ typedef enum rf_setting_type {
     RF_SETTING_F64,    /* double, in [min, max] */
     RF_SETTING_TEXT,   /* char[size] */
     RF_SETTING_CHOICE, /* int: the index in `choices`, which ends in NULL */
+    RF_SETTING_NAMES,  /* char[size]: a text or a list of texts, none empty, with a comma or of
+                          RF_NAME_LEN bytes, joined by ", "; at most `max` of them where that is not
+                          0 */
+    RF_SETTING_I64_BY, /* int64_t[1 + choices]: a number in [min, max], or a map from names of
+                          `choices` (or `any`) to such; any comes first, 0 is not said. "a|b" in
+                          `choices`: b is another word for a */
 } rf_setting_type;
 
 /* One row describes a setting once; parser, checks, --help, the printed resolved settings, the copy
@@ -125,7 +131,7 @@ typedef struct rf_setting {
     const char *key;
     rf_setting_type type;
     size_t offset;        /* offsetof in the section's struct */
-    size_t size;          /* of a TEXT field */
+    size_t size;          /* of a TEXT or NAMES field */
     const char *fallback; /* as it would be written; NULL: must be given */
     double min, max;
     const char *const *choices;

@@ -6,7 +6,7 @@
  * rf_stream_synchronise with the operation's name. (The CPU backend, the reference, finishes each
  * before it returns.) Pointers inside views and argument structs are device memory of the stream's
  * backend unless they say "host". Bits: an operation gives the same bits for any number of threads;
- * docs/numbers.md says more. */
+ * docs/determinism.md says more. */
 #ifndef REFRACT_TENSOR_H
 #define REFRACT_TENSOR_H
 
@@ -245,22 +245,34 @@ typedef struct rf_codes {
     int64_t n_rows, capacity;
     int64_t *row_start; /* [n_rows + 1] */
     int32_t *latent;    /* [capacity] */
-    float *value;       /* [capacity], > 0 */
+    float *value;       /* [capacity], > 0 but in a list of a WINDOW */
     float *d_value;     /* [capacity], dL/dvalue */
 } rf_codes;
 
 typedef enum rf_select_rule {
-    RF_SELECT_TOPK, /* the k largest > 0; ties: the smaller latent. Values by the canonical dot */
-    RF_SELECT_POSITIVE, /* all > 0 (ReLU); values of the product */
+    RF_SELECT_TOPK,       /* of each row the k largest > 0; ties: the smaller latent */
+    RF_SELECT_BATCH_TOPK, /* of all rows together the k largest > 0; ties: the smaller row, then the
+                             smaller latent (Bussmann et al. 2024) */
+    RF_SELECT_ABOVE,      /* all > max(0, *floor) */
+    RF_SELECT_POSITIVE,   /* all > 0 and, where there is one, > threshold[i] (ReLU, JumpReLU) */
+    RF_SELECT_WINDOW,     /* all within window / 2 of threshold[i]; values have any sign */
 } rf_select_rule;
+/* Values of TOPK, BATCH_TOPK and ABOVE are canonical dots, those of POSITIVE and WINDOW are of the
+ * product. */
+bool rf_select_is_exact(rf_select_rule rule);
 
 /* One list that an encode fills. A TOPK list must have room for k entries of every row (F if that
- * is less). A POSITIVE list fits when its entries are no more than codes->capacity in all; else no
- * row keeps any and `overflow` (device, one int64; may be NULL for TOPK) is 1, otherwise 0. */
+ * is less), a BATCH_TOPK list for min(k, B F). The others fit when their entries are no more than
+ * codes->capacity in all; else no row keeps any and `overflow` (device, one int64; may be NULL for
+ * the first two) is 1, otherwise 0. */
 typedef struct rf_select_list {
     rf_select_rule rule;
-    int64_t k;               /* of TOPK */
+    int64_t k;               /* of TOPK, >= 1, and BATCH_TOPK, >= 0 */
+    const int32_t *row_k;    /* [B] device, 0 .. k: the k of each row of TOPK; NULL: k for all */
     const uint8_t *eligible; /* [F], 1: may be selected; NULL: all */
+    rf_view threshold;       /* [F] of POSITIVE (may be absent) and WINDOW */
+    const float *floor;      /* device, of ABOVE */
+    float window;            /* of WINDOW, > 0 */
     rf_codes *codes;
     int64_t *overflow;
 } rf_select_list;
@@ -268,12 +280,13 @@ typedef struct rf_select_list {
 enum { RF_MAX_LISTS = 4 };
 
 /* pre = x [B, D] . w_enc [F, D]^T + b_enc [F], by tiles of tokens x latents, never whole. Products
- * nominate (with a rigorous bound of their error); for TOPK values and ties are those of the
- * canonical dot: rf_dot(x_b, w_i) + b_i in one rounding each. Rows with row_valid[b] == 0 get no
- * entries. Nor do rows that could overflow or are not finite (|x_b| max|w_i| + max|b_i| not below
- * FLT_MAX / 4): `n_refused` gets their number. */
+ * nominate (with a rigorous bound of their error, which holds for bf16 products too); values and
+ * ties of exact rules are those of the canonical dot: rf_dot(x_b, w_i) + b_i in one rounding each.
+ * Rows with row_valid[b] == 0 get no entries. Nor do rows that could overflow or are not finite
+ * (|x_b| max|w_i| + max|b_i| not below FLT_MAX / 4): `n_refused` gets their number. */
 typedef struct rf_encode_args {
     rf_view x, w_enc, b_enc;
+    rf_dtype products;        /* RF_F32, or RF_BF16: operands are rounded to it */
     const uint8_t *row_valid; /* [B] or NULL */
     int n_lists;
     rf_select_list lists[RF_MAX_LISTS];
@@ -282,26 +295,57 @@ typedef struct rf_encode_args {
 } rf_encode_args;
 rf_status rf_encode(rf_stream *s, const rf_encode_args *args);
 
+/* The k-th largest of values that several ranks hold is found from counts of their upper and lower
+ * halves. counts (device I64 [65536]) = entries of `codes` by the upper 16 bits of their value
+ * (`upper` < 0), or by the lower 16 bits of those whose upper half is `upper`. Values are > 0. */
+rf_status rf_codes_histogram(rf_stream *s, const rf_codes *codes, int32_t upper, int64_t *counts);
+/* Keep the entries > threshold, and of those that equal it the first `n_ties` by row and latent. */
+rf_status rf_codes_keep(rf_stream *s, rf_codes *codes, float threshold, int64_t n_ties);
+
 /* The canonical dot of host floats (design: 32 lanes of FMA, then halves): the reference for all
  * others. */
 float rf_dot(const float *a, const float *b, int64_t n);
 
+/* Latents in groups (Matryoshka): group q is latents end[q-1] .. end[q] - 1. n = 0: no groups. */
+enum { RF_MAX_GROUPS = 16 };
+typedef struct rf_latent_groups {
+    int n;
+    int64_t end[RF_MAX_GROUPS]; /* rising, the last is F */
+} rf_latent_groups;
+
 /* out [B, D] = bias [D] (may be absent) + sum of value * w_dec[latent], entries in order, by FMA.
- */
+ * With groups out is [B, n D]: its q-th D columns hold the sum over groups 0 .. q. `value` replaces
+ * that of the codes where it is not NULL. */
 typedef struct rf_decode_args {
     const rf_codes *codes;
+    const float *value; /* [entries] or NULL */
     rf_view w_dec, bias, out;
+    rf_latent_groups groups;
 } rf_decode_args;
 rf_status rf_decode(rf_stream *s, const rf_decode_args *args);
+
+/* Of prefix reconstructions x_hat [B, n D], r_q = x_hat_q - x: row_loss[b] = sum_q weight_q
+ * |r_q|^2, row_last[b] = |r_(n-1)|^2, and x_hat becomes the gradients of the groups, g_q = scale *
+ * sum_{p >= q} weight_p r_p. Rows that are not valid get 0. */
+typedef struct rf_prefix_residual_args {
+    rf_view x, x_hat, row_loss, row_last;
+    const uint8_t *row_valid;
+    int n_groups;
+    float weight[RF_MAX_GROUPS];
+    float scale;
+} rf_prefix_residual_args;
+rf_status rf_prefix_residual(rf_stream *s, const rf_prefix_residual_args *args);
 
 /* row_sum [B] = sum of each row's values, entries in order. */
 rf_status rf_codes_row_sum(rf_stream *s, const rf_codes *codes, const rf_view *row_sum);
 
-/* d_value = rf_dot(w_dec[latent], g_b) + penalty for each entry. */
+/* d_value = rf_dot(w_dec[latent], g_b) for each entry; with groups g is [B, n D] and the latent's
+ * group says which D columns. `out` [entries] takes the place of codes->d_value where not NULL. */
 typedef struct rf_d_value_args {
     rf_codes *codes;
+    float *out;
     rf_view w_dec, g;
-    float penalty;
+    rf_latent_groups groups;
 } rf_d_value_args;
 rf_status rf_d_value(rf_stream *s, const rf_d_value_args *args);
 
@@ -326,20 +370,126 @@ rf_status rf_index_by_latent(rf_stream *s, const rf_codes *codes, rf_latent_inde
 
 /* For each latent i, over the lists in order and their entries in token order, by FMA from +0:
  * d_w_dec[i] = sum value * g_row; d_w_enc[i] = sum d_value * x_row; d_b_enc[i] = sum d_value.
+ * A list with groups takes g of the latent's group; one whose g is absent leaves d_w_dec alone.
  * touched[i] = the latent has an entry. The others' gradients are zero: d_b_enc says so, and their
- * rows of d_w_enc and d_w_dec are left as they were (rf_adam_args reads `touched`). */
+ * rows of d_w_enc and d_w_dec are left as they were (rf_update_args reads `touched`). With
+ * `accumulate` sums begin with what the three gradients hold, untouched rows count as they are, and
+ * `squares` is not written. */
 typedef struct rf_by_latent_args {
     int n_lists;
     const rf_codes *codes[RF_MAX_LISTS];
     const rf_latent_index *index[RF_MAX_LISTS];
-    rf_view g[RF_MAX_LISTS]; /* [B, D_out] */
-    rf_view x;               /* [B, D_in] */
+    rf_view g[RF_MAX_LISTS]; /* [B, D_out], [B, n D_out] with groups, or absent */
+    rf_latent_groups groups[RF_MAX_LISTS];
+    rf_view x; /* [B, D_in] */
     rf_view d_w_enc, d_b_enc, d_w_dec;
+    bool accumulate;
     uint8_t *touched; /* [F] */
     double *squares;  /* device, one double: sum of squares of the three gradients, canonical dots
                        * of rows, latents in order as doubles */
 } rf_by_latent_args;
 rf_status rf_accumulate_by_latent(rf_stream *s, const rf_by_latent_args *args);
+
+/* out [F] = beta * out + sum of entries[e] over the entries e of each latent, in token order;
+ * `entries` runs beside the codes that `index` was made of. beta 0 or 1. */
+rf_status rf_sum_by_latent(rf_stream *s, const rf_latent_index *index, const float *entries,
+                           const rf_view *out, float beta);
+
+/* ---- what a pre-activation becomes, and its penalties: on entries of codes (sparse), or on
+ * matrices [n, F] (dense) ----------------------------------------------------------------------
+ */
+
+typedef enum rf_coder_act {
+    RF_CODER_RELU,  /* z = h where h > 0 */
+    RF_CODER_JUMP,  /* z = h where h > theta_i (Rajamanoharan et al. 2024b) */
+    RF_CODER_GATED, /* z = relu(exp(r_i) (h - b_i) + m_i) where h > 0 (Rajamanoharan et al. 2024a):
+                       h is the gate, b its bias, m the magnitude's */
+} rf_coder_act;
+
+typedef enum rf_penalty_kind {
+    RF_PENALTY_NONE,
+    RF_PENALTY_L1,    /* sum_i w_i z_i */
+    RF_PENALTY_POWER, /* sum_i (w_i z_i)^p */
+    RF_PENALTY_NORM,  /* (sum_i (w_i z_i)^p)^(1/p) */
+    RF_PENALTY_TANH,  /* sum_i tanh(p w_i z_i) */
+    RF_PENALTY_L0,    /* number of z_i > 0: reaches thresholds only */
+} rf_penalty_kind;
+
+/* One act with its parameters; views that it does not use are absent. */
+typedef struct rf_act_params {
+    rf_coder_act act;
+    rf_view threshold;           /* [F] theta of JUMP */
+    rf_view b_gate, gain, b_mag; /* [F] b, r and m of GATED */
+    rf_penalty_kind penalty;     /* of z; for GATED of relu(h) */
+    rf_view weight;              /* [F] w, or absent: 1 */
+    float p;                     /* of POWER, NORM and TANH */
+} rf_act_params;
+
+/* Sparse. z [entries] of pre-activations h [entries] (beside `codes`, whose latents are read):
+ * GATED only, as the others' values are their pre-activations. z may not be h. */
+rf_status rf_gated_values(rf_stream *s, const rf_act_params *params, const rf_codes *codes,
+                          const float *h, float *z);
+/* From d_z and d_gate = dL/d relu(h) [entries]: d_h = d_gate + exp(r) d_z [z > 0] (may be d_gate),
+ * d_mag = d_z [z > 0] (may be d_z), d_gain = d_mag exp(r) (h - b). */
+typedef struct rf_gated_values_grad_args {
+    const rf_codes *codes;
+    const float *h, *z, *d_z, *d_gate;
+    float *d_h, *d_mag, *d_gain;
+} rf_gated_values_grad_args;
+rf_status rf_gated_values_grad(rf_stream *s, const rf_act_params *params,
+                               const rf_gated_values_grad_args *args);
+/* Entries of a WINDOW list (h = codes->value, <w_dec_i, g_b> = codes->d_value) of JUMP: the
+ * straight-through estimators with a rectangle of width eps. With d_z = <w_dec_i, g_b> + scale *
+ * the penalty's derivative at z (h where h > theta_i, else 0; at 0 that of L1 is w, of TANH p w, of
+ * POWER and NORM 0): d_threshold[e] = -(theta_i / eps) d_z - l0 / eps, and codes->d_value becomes
+ * what reaches h where that is wanted, (theta_i / eps) d_z + l0 / eps.
+ */
+typedef struct rf_jump_window_grad_args {
+    rf_codes *codes;
+    float *d_threshold; /* [entries] */
+    float eps, l0, scale;
+    rf_view row_penalty; /* [B] of NORM, as rf_penalty left it; absent otherwise */
+} rf_jump_window_grad_args;
+rf_status rf_jump_window_grad(rf_stream *s, const rf_act_params *params,
+                              const rf_jump_window_grad_args *args);
+/* row_penalty[b] = the penalty of the row's values (`value` [entries], or NULL: the codes'), and
+ * d_value[e] += scale * its derivative (d_value NULL: not wanted). For POWER and NORM with p < 1
+ * the derivative is that at max(z, 1e-6). */
+typedef struct rf_penalty_args {
+    const rf_codes *codes;
+    const float *value;
+    float *d_value;
+    rf_view row_penalty; /* [B] */
+    float scale;
+} rf_penalty_args;
+rf_status rf_penalty(rf_stream *s, const rf_act_params *params, const rf_penalty_args *args);
+
+/* Dense, on one micro-batch: h [n, F] holds pre-activations with their bias. z [n, F] gets the
+ * values (may be h but for GATED; rows that are not valid: 0); n_active (I64 [F]) += count of z > 0
+ * of valid rows, row_active (I64 [n]) = count of the row, row_penalty [n] = its penalty, row_norm
+ * [n] = what the derivative of NORM needs (absent otherwise). */
+typedef struct rf_dense_values_args {
+    rf_view h, z, n_active, row_active, row_penalty, row_norm;
+    const uint8_t *row_valid;
+} rf_dense_values_args;
+rf_status rf_dense_values(rf_stream *s, const rf_act_params *params,
+                          const rf_dense_values_args *args);
+/* z = relu(h) of valid rows, 0 of others: the gate's own reconstruction. */
+rf_status rf_dense_relu(rf_stream *s, const rf_view *h, const rf_view *z, const uint8_t *row_valid);
+/* Latents first_latent .. first_latent + f - 1 of a micro-batch: from h [n, f] and d_z = g .
+ * w_dec^T [n, f] (and d_gate [n, f] of GATED), d_z becomes dL/dh, penalty's derivative times
+ * `scale` included. Views of params are whole, [F]. d_threshold (JUMP: by rectangle of width eps,
+ * as rf_jump_window_grad, from values h; with `ste_to_input` it reaches h too), d_b_gate, d_gain,
+ * d_b_mag (GATED): [F] whole, += sums over rows; absent where not wanted. */
+typedef struct rf_dense_grad_args {
+    rf_view h, d_z, d_gate, row_norm;
+    rf_view d_threshold, d_b_gate, d_gain, d_b_mag;
+    const uint8_t *row_valid;
+    int64_t first_latent;
+    float scale, eps, l0;
+    bool ste_to_input;
+} rf_dense_grad_args;
+rf_status rf_dense_grad(rf_stream *s, const rf_act_params *params, const rf_dense_grad_args *args);
 
 /* out [d] = alpha * sum over rows b of weight[b] * x[b] (weight absent: 1), in fixed blocks
  * combined in order; beta 0 or 1. */
@@ -353,24 +503,92 @@ rf_status rf_row_sum(rf_stream *s, const rf_row_sum_args *args);
  * order as doubles; beta 0 or 1. */
 rf_status rf_sum_squares(rf_stream *s, const rf_view *x, double *out, double beta);
 
+/* ---- rows: rules, updates -----------------------------------------------------------------------
+ */
+
+/* Columns in segments (the sites of a crosscoder): segment l is columns end[l-1] .. end[l] - 1.
+ * n <= 1: one segment. */
+enum { RF_MAX_SITES = 32 };
+typedef struct rf_segments {
+    int n;
+    int64_t end[RF_MAX_SITES];
+} rf_segments;
+
 typedef enum rf_row_rule {
     RF_ROW_FREE,      /* nothing */
-    RF_ROW_UNIT_NORM, /* gradient component along the row removed before, row renormalised after */
+    RF_ROW_UNIT_NORM, /* the sum over segments of |segment| is 1: gradient's component along the
+                         constraint's normal removed before, row divided by the sum after */
+    RF_ROW_BALL,      /* |row| <= radius: longer rows are scaled back after */
+    RF_ROW_SIMPLEX,   /* entries >= 0 that sum to 1: max(0, .) and divided by the sum after; a row
+                         that is all <= 0 becomes uniform */
 } rf_row_rule;
 
-/* Adam (Kingma & Ba 2015), one pass a row: g *= *grad_scale (device); project; moments; step;
- * renormalise. w -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps). */
-typedef struct rf_adam_args {
-    rf_view w, g, m, v;     /* [n, d] */
-    const uint8_t *touched; /* [n] or NULL; 0: the row's gradient is zero, g is not read */
+typedef enum rf_update_kind {
+    RF_UPDATE_ADAM,   /* Kingma & Ba 2015; decoupled weight decay, Loshchilov & Hutter 2019 */
+    RF_UPDATE_SIGNUM, /* Bernstein et al. 2018: m = beta1 m + (1 - beta1) g; w -= lr sign(m) */
+    RF_UPDATE_SCHEDULE_FREE, /* AdamW of Defazio et al. 2024: w holds y, m the iterate z, v Adam's
+                                v, average x; y = (1 - beta1) z + beta1 x */
+    RF_UPDATE_PLAIN,         /* w -= lr g: of a direction that is made elsewhere (Muon) */
+} rf_update_kind;
+
+/* One pass a row: g *= *grad_scale (device); project; moments; step; rule. Adam: w -= lr * (m / (1
+ * - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps). Schedule-free: z -= lr * (g / (sqrt(v / (1 -
+ * beta2^t)) + eps) + weight_decay y), x += average_weight (z - x); the rule holds for z, x and the
+ * y that is made of these. */
+typedef struct rf_update_args {
+    rf_update_kind kind;
+    rf_view w, g, m, v, average; /* [n, d]; absent where the kind has none */
+    const uint8_t *touched;      /* [n] or NULL; 0: the row's gradient is zero, g is not read */
     rf_row_rule rule;
+    rf_segments segments;
+    float radius;            /* of RF_ROW_BALL */
     const float *grad_scale; /* device, or NULL for 1 */
     double lr, beta1, beta2, eps, weight_decay;
-    int64_t t; /* from 1 */
-} rf_adam_args;
-rf_status rf_adam_rows(rf_stream *s, const rf_adam_args *args);
-/* Rows of w [n, d] to norm 1 (canonical); rows of norm 0 stay. */
-rf_status rf_normalise_rows(rf_stream *s, const rf_view *w);
+    double average_weight; /* schedule-free: lr_t^2 / sum of lr^2 */
+    int64_t t;             /* from 1 */
+} rf_update_args;
+rf_status rf_update_rows(rf_stream *s, const rf_update_args *args);
+/* The rule alone, on rows w [n, d]. UNIT_NORM: rows of norm 0 stay. */
+rf_status rf_apply_row_rule(rf_stream *s, const rf_view *w, rf_row_rule rule,
+                            const rf_segments *segments, float radius);
+/* out [n] = sum over segments of |segment of row| (canonical). */
+rf_status rf_row_norms(rf_stream *s, const rf_view *w, const rf_segments *segments,
+                       const rf_view *out);
+/* Its gradient: d_w[i] += scale[i] * sum over segments of segment / |segment| (0 where that is 0).
+ */
+rf_status rf_row_norms_grad(rf_stream *s, const rf_view *w, const rf_segments *segments,
+                            const rf_view *scale, const rf_view *d_w);
+
+/* ---- tokens as a coder sees them ----------------------------------------------------------------
+ */
+
+typedef enum rf_token_norm {
+    RF_NORM_NONE,
+    RF_NORM_LAYER,    /* (x - mean) / (s + 1e-5) of each token, s its sample deviation (n - 1) */
+    RF_NORM_CONSTANT, /* x sqrt(D) / |x| of each token; zero tokens stay */
+    RF_NORM_AVERAGE,  /* x times one constant: the sample's mean |x| becomes sqrt(D) */
+    RF_NORM_PER_DIMENSION, /* (x_j - mean_j) / deviation_j of the sample */
+} rf_token_norm;
+
+/* to = (from - shift) * scale: per token, with shift and scale left in row_shift and row_scale [n];
+ * or per dimension, by `shift` and `scale` [D]. Segments are normalised apart (row_shift and
+ * row_scale are then [n, n_segments]). `subtract` [D] (absent: 0) is taken off at the end. Rows
+ * that are not valid become 0. `to` may be `from`. */
+typedef struct rf_normalise_args {
+    rf_token_norm norm;
+    rf_view from, to;               /* [n, D] */
+    rf_view shift, scale, subtract; /* [D] */
+    rf_view row_shift, row_scale;   /* [n, max(1, segments)] of LAYER and CONSTANT */
+    rf_segments segments;
+    const uint8_t *row_valid;
+} rf_normalise_args;
+rf_status rf_normalise_tokens(rf_stream *s, const rf_normalise_args *args);
+/* The way back, from -> to: to = from / scale + shift (row_shift and row_scale are read, and
+ * `subtract` is not). Rows that are not valid get shift. */
+rf_status rf_denormalise_tokens(rf_stream *s, const rf_normalise_args *args);
+
+/* ---- who fires --------------------------------------------------------------------------------
+ */
 
 /* since_fired[i] (I64 [F], tokens) = 0 where latent i fired, else += n_tokens; n_fired (device, one
  * int64) = how many fired. Fired: has an entry in `index` (n_active absent), or n_active[i] > 0. */
@@ -384,17 +602,6 @@ rf_status rf_track_fired(rf_stream *s, const rf_track_fired_args *args);
 /* dead[i] = since_fired[i] >= limit; n_dead (device, one int64) = how many are. */
 rf_status rf_mark_dead(rf_stream *s, const rf_view *since_fired, int64_t limit, uint8_t *dead,
                        int64_t *n_dead);
-
-/* Dense path, on one micro-batch: z [n, F] holds relu(pre); n_active[i] (I64 [F]) += count of z > 0
- * of valid rows; row_sum[b] = sum of z[b] in fixed order; rows that are not valid are zeroed first.
- */
-typedef struct rf_dense_codes_args {
-    rf_view z, row_sum, n_active, row_active; /* row_active I64 [n] */
-    const uint8_t *row_valid;
-} rf_dense_codes_args;
-rf_status rf_dense_codes(rf_stream *s, const rf_dense_codes_args *args);
-/* d_z = z > 0 ? d_z + penalty : 0, in place over d_z [n, F_tile]. */
-rf_status rf_dense_mask(rf_stream *s, const rf_view *z, const rf_view *d_z, float penalty);
 
 /* ---- ranks: device buffers over a communicator
  * ---------------------------------------------------- */
@@ -471,13 +678,37 @@ typedef struct rf_backend_ops {
     rf_status (*accumulate_by_latent)(rf_stream *s, const rf_by_latent_args *args);
     rf_status (*row_sum)(rf_stream *s, const rf_row_sum_args *args);
     rf_status (*sum_squares)(rf_stream *s, const rf_view *x, double *out, double beta);
-    rf_status (*adam_rows)(rf_stream *s, const rf_adam_args *args);
-    rf_status (*normalise_rows)(rf_stream *s, const rf_view *w);
+    rf_status (*codes_histogram)(rf_stream *s, const rf_codes *codes, int32_t upper,
+                                 int64_t *counts);
+    rf_status (*codes_keep)(rf_stream *s, rf_codes *codes, float threshold, int64_t n_ties);
+    rf_status (*prefix_residual)(rf_stream *s, const rf_prefix_residual_args *args);
+    rf_status (*sum_by_latent)(rf_stream *s, const rf_latent_index *index, const float *entries,
+                               const rf_view *out, float beta);
+    rf_status (*gated_values)(rf_stream *s, const rf_act_params *params, const rf_codes *codes,
+                              const float *h, float *z);
+    rf_status (*gated_values_grad)(rf_stream *s, const rf_act_params *params,
+                                   const rf_gated_values_grad_args *args);
+    rf_status (*jump_window_grad)(rf_stream *s, const rf_act_params *params,
+                                  const rf_jump_window_grad_args *args);
+    rf_status (*penalty)(rf_stream *s, const rf_act_params *params, const rf_penalty_args *args);
+    rf_status (*dense_values)(rf_stream *s, const rf_act_params *params,
+                              const rf_dense_values_args *args);
+    rf_status (*dense_relu)(rf_stream *s, const rf_view *h, const rf_view *z,
+                            const uint8_t *row_valid);
+    rf_status (*dense_grad)(rf_stream *s, const rf_act_params *params,
+                            const rf_dense_grad_args *args);
+    rf_status (*update_rows)(rf_stream *s, const rf_update_args *args);
+    rf_status (*apply_row_rule)(rf_stream *s, const rf_view *w, rf_row_rule rule,
+                                const rf_segments *segments, float radius);
+    rf_status (*row_norms)(rf_stream *s, const rf_view *w, const rf_segments *segments,
+                           const rf_view *out);
+    rf_status (*row_norms_grad)(rf_stream *s, const rf_view *w, const rf_segments *segments,
+                                const rf_view *scale, const rf_view *d_w);
+    rf_status (*normalise_tokens)(rf_stream *s, const rf_normalise_args *args);
+    rf_status (*denormalise_tokens)(rf_stream *s, const rf_normalise_args *args);
     rf_status (*track_fired)(rf_stream *s, const rf_track_fired_args *args);
     rf_status (*mark_dead)(rf_stream *s, const rf_view *since_fired, int64_t limit, uint8_t *dead,
                            int64_t *n_dead);
-    rf_status (*dense_codes)(rf_stream *s, const rf_dense_codes_args *args);
-    rf_status (*dense_mask)(rf_stream *s, const rf_view *z, const rf_view *d_z, float penalty);
 
     rf_status (*all_gather)(rf_stream *s, const rf_comm *comm, const void *send, void *recv,
                             const int64_t *recv_bytes);

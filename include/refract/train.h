@@ -17,45 +17,76 @@ extern "C" {
 /* ---- step: one update of one coder
  * -------------------------------------------------------------
  *
- * TopK:  L = mean |x - x_hat|^2 / V + alpha * mean |e - e_hat|^2 / V_e      (Gao et al. 2024)
- *        e = x - x_hat (no gradient through it), V_e = mean |e - mean e|^2 of the batch, e_hat =
- * the aux_k largest of the dead latents decoded without bias; no such term when none is dead or
- *        when it is not finite.
- * ReLU:  L = mean |x - x_hat|^2 / V + l1 * mean sum z
- * Order: loss, backward, clip (norm over all parameters), project, Adam, renormalise. */
+ * With y the normalised target (the input itself but for a transcoder), y_hat its reconstruction,
+ * means over the valid tokens of the whole batch, V a constant of the coder:
+ *   L = mean |y - y_hat|^2 / V                          always (Matryoshka: the mean over prefixes)
+ *     + weight * mean |y - y_hat_4k|^2 / V              multi_topk
+ *     + mean |y - y_hat(relu(pi))|^2 / V                gated, W_dec and b_dec frozen in it
+ *     + sparsity                                        l1, l0: what the penalty says
+ *     + aux_alpha * mean |e - e_hat|^2 / V_e            AuxK: e = y - y_hat, a constant here
+ *     + the ghost term
+ * docs/coders.md gives each with its source. Order: loss, backward, clip (norm over all
+ * parameters), project, optimiser, renormalise. */
 
-/* Adam's moments of one coder, and how many updates it did. */
+typedef enum rf_optimiser_kind {
+    RF_OPTIMISER_ADAM,
+    RF_OPTIMISER_ADAMW,
+    RF_OPTIMISER_SIGNUM,
+    RF_OPTIMISER_SCHEDULE_FREE,
+    RF_OPTIMISER_MUON, /* W_enc, W_dec (and W_skip) by Muon (Jordan et al. 2024), all else by Adam
+                        */
+} rf_optimiser_kind;
+
+/* Moments of one coder, gradients that wait for their update, and how many updates it did. */
 typedef struct rf_optimiser rf_optimiser;
-rf_status rf_optimiser_create(rf_backend *be, const rf_coder *coder, rf_optimiser **out);
+typedef struct rf_optimiser_opts {
+    int kind;           /* rf_optimiser_kind */
+    int64_t accumulate; /* batches of an update; <= 1: no memory for sums */
+} rf_optimiser_opts;
+rf_status rf_optimiser_create(rf_backend *be, const rf_coder *coder, const rf_optimiser_opts *opts,
+                              rf_optimiser **out);
 void rf_optimiser_destroy(rf_optimiser *opt); /* NULL is fine */
-/* For checkpoints: "m/W_enc" ..., "v/W_enc" ..., "updates" (I64 [1]); device memory. */
+/* For checkpoints: "m/W_enc" ..., "v/W_enc" ..., "sum/W_enc" ..., "live/W_enc" ..., "rates" (I64
+ * [1], the bits of a double: schedule-free's sum of lr^2), "updates" (I64 [1]); those that the kind
+ * has, device memory. */
 int rf_optimiser_n_tensors(const rf_optimiser *opt);
 const char *rf_optimiser_tensor_name(const rf_optimiser *opt, int idx);
 rf_view rf_optimiser_tensor_view(const rf_optimiser *opt, int idx);
+/* Schedule-free: between steps the coder's parameters are the average x, which is what evaluation
+ * and files are of, and "live/..." is y, at which gradients are taken. A step begins and ends with
+ * this exchange of contents. Other kinds: nothing. */
+rf_status rf_optimiser_swap_live(rf_optimiser *opt, rf_coder *coder, rf_stream *s);
 
 /* What changes from step to step. */
 typedef struct rf_step_rates {
     double lr, beta1, beta2, eps;
-    double weight_decay; /* decoupled, of W_enc and W_dec */
-    double clip_norm;    /* 0: none */
-    double l1_scale;     /* of the architecture's l1 weight: warm-up */
+    double weight_decay;   /* decoupled, of W_enc, W_dec and W_skip */
+    double clip_norm;      /* 0: none */
+    double sparsity_scale; /* of l1, l0: warm-up */
+    double k_scale;        /* of k: from k_start to 1 */
+    double p;              /* p_anneal; 0: the settings' p */
+    double
+        outlier_factor; /* batches whose loss is above so many running means are skipped; 0: none */
+    bool resample;      /* latents that are dead now get a new start after this step */
 } rf_step_rates;
-/* lr 1e-4, betas 0.9 and 0.999, eps 1e-8, no decay, clip 1, l1_scale 1. */
+/* lr 1e-4, betas 0.9 and 0.999, eps 1e-8, no decay, clip 1, scales 1. */
 rf_step_rates rf_step_rates_default(void);
 
 /* Figures of one step over the valid tokens of the whole batch, the same on every rank; for TopK
  * coders the same bits for any number of ranks. */
 typedef struct rf_step_metrics {
-    double loss, mse, l1,
-        aux;   /* loss = mse + l1 + aux; mse = mean |x - x_hat|^2 / V; NaN if skipped for it */
-    double l0; /* mean entries of a token */
-    double explained_variance; /* 1 - sum |x - x_hat|^2 / sum |x - mean x|^2 of the batch */
+    double loss, mse, sparsity, aux, extra; /* loss = mse + sparsity + aux + extra; mse = mean |y -
+                                               y_hat|^2 / V; aux: of dead latents; extra: prefixes,
+                                               multi_topk, gated; NaN if skipped for it */
+    double l0;                              /* mean entries of a token */
+    double explained_variance; /* 1 - sum |y - y_hat|^2 / sum |y - mean y|^2 of the batch */
     double grad_norm;          /* before clipping; 0 if skipped before it was known */
     int64_t n_tokens;          /* valid ones */
     int64_t n_dead;            /* latents that were dead when the step began */
     int64_t n_fired;           /* latents with a value > 0 in this batch */
-    bool skipped; /* loss or gradient not finite (or no valid token): nothing changed */
-    bool dense_path;
+    int64_t n_resampled;
+    bool skipped; /* loss or gradient not finite, an outlier, or no valid token: nothing changed */
+    bool outlier, dense_path, updated;
 } rf_step_metrics;
 
 /* Parts of a step, for benchmarks. */
@@ -105,6 +136,8 @@ typedef enum rf_schedule_kind {
     RF_SCHEDULE_CONSTANT,
     RF_SCHEDULE_LINEAR,
     RF_SCHEDULE_COSINE,
+    RF_SCHEDULE_COSINE_RESTARTS,
+    RF_SCHEDULE_DECAY, /* constant, then linear over the last part */
 } rf_schedule_kind;
 typedef enum rf_device { RF_DEVICE_AUTO, RF_DEVICE_CPU, RF_DEVICE_CUDA } rf_device;
 typedef enum rf_resume { RF_RESUME_NEVER, RF_RESUME_AUTO, RF_RESUME_MUST } rf_resume;
@@ -124,7 +157,16 @@ typedef struct rf_train_settings {
     int schedule; /* rf_schedule_kind */
     int64_t warmup_steps;
     double lr_end;
-    double beta1, beta2, eps, clip_norm;
+    int64_t restarts;   /* cycles of cosine_restarts */
+    double decay_share; /* of the steps, for decay */
+    int optimiser;      /* rf_optimiser_kind */
+    double beta1, beta2, eps, weight_decay, clip_norm;
+    int64_t accumulate;
+    double outlier_factor;
+    char stop_metric[64]; /* "": no early stopping; "max" or "min" before a metric's name */
+    int64_t stop_patience;
+    double stop_min_change;
+    double bad_l0, bad_ev; /* Prisma's bad run: l0 below and explained variance below; 0: off */
     int64_t seed, sample_tokens;
     double max_skipped_share;
     int device; /* rf_device */
@@ -143,8 +185,16 @@ typedef struct rf_coder_spec {
     rf_train_settings train;
 } rf_coder_spec;
 
+/* A model that sites may name (`name:hook`); the one model of a run that has no map of them has the
+ * name "". */
+typedef struct rf_named_model {
+    char name[RF_NAME_LEN];
+    rf_model_settings settings;
+} rf_named_model;
+
 typedef struct rf_run_settings {
-    rf_model_settings model;
+    rf_named_model models[RF_MAX_MODELS]; /* the first is what sites without a model's name mean */
+    int n_models;
     rf_data_settings data;
     rf_activations_settings activations;
     rf_train_settings train;
@@ -172,6 +222,10 @@ rf_status rf_run_settings_write_yaml(const rf_run_settings *settings, rf_str *ou
 /* All sections from their tables, and what `each` and `sweep` do. Local. */
 rf_status rf_run_settings_write_help(bool markdown, rf_str *out);
 
+/* The model and the hook point that a site says: "hook" or "model:hook". *hook is borrowed from
+ * `site`. SETTING where no model has the name. Local. */
+rf_status rf_run_settings_site(const rf_run_settings *settings, const char *site, int *model,
+                               const char **hook);
 /* The preprocessing for `model`: what its preprocessor_config.json says, scaled to image_size where
  * that is set. Its height is the size to open the model with. Local. */
 rf_status rf_model_settings_transform(const rf_model_settings *model, rf_transform *out);
@@ -188,7 +242,10 @@ typedef struct rf_train_report {
     int signal;         /* that signal, or 0 */
     int64_t steps;      /* ticks in all: passes over the coders in which one or more stepped */
     int64_t first_step; /* where this call began: 0, or the checkpoint's */
-    int64_t n_failed;   /* coders of which too many steps were skipped for NaN or infinity */
+    int64_t n_failed;   /* coders of which too many batches were skipped, or bad runs */
+    int64_t n_stopped;  /* coders that stopped early and well */
+    int64_t n_skipped;  /* batches of all coders without an update, */
+    int64_t n_outliers; /* and those of them whose loss was finite and too large */
     int64_t n_bad_pictures;
     double seconds;
 } rf_train_report;
@@ -204,14 +261,33 @@ rf_status rf_train_run(const rf_comm *comm, const rf_run_settings *settings, rf_
  * hours by a product that is timed for it. Local. */
 rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *out);
 
-/* The learning rate of a coder's step `step` (from 0) of `n_steps`. Linear warm-up, then the
- * schedule over the remaining steps, never below lr_end * lr. */
+/* What a coder's step `step` (from 0) of `n_steps` runs at; functions of settings and numbers
+ * alone.
+ *
+ * The learning rate: over `warmup_steps` it rises as (step + 1) / (warmup_steps + 1), and the first
+ * step behind has all of lr. Then over the remaining n steps, never below lr_end * lr: LINEAR and
+ * COSINE reach the floor at step n_steps, which nobody takes; COSINE_RESTARTS begins again
+ * `restarts` times in all (Loshchilov & Hutter 2017, cycles of one length); DECAY stays at lr and
+ * falls linearly over the last decay_share of n_steps. */
 typedef struct rf_schedule {
     int kind; /* rf_schedule_kind */
     double lr, lr_end;
     int64_t warmup_steps, n_steps;
+    int64_t restarts;   /* cycles; below 1: 1 */
+    double decay_share; /* 0 .. 1 */
 } rf_schedule;
 double rf_schedule_lr(const rf_schedule *schedule, int64_t step);
+/* What l1 and l0 are multiplied by: it rises as (step + 1) / (sparsity_warmup_steps + 1) to 1. */
+double rf_schedule_sparsity(const rf_coder_settings *settings, int64_t step);
+/* What k is multiplied by: from k_start at step 0 linearly to 1 at step k_steps. */
+double rf_schedule_k(const rf_coder_settings *settings, int64_t step);
+/* p of a p_anneal coder: `p` for the first p_anneal_from of the steps; the others are cut into
+ * p_anneal_stages pieces that differ by one step at most, and from piece to piece p goes on by
+ * equal steps, so that the last piece has p_end. */
+double rf_schedule_p(const rf_coder_settings *settings, int64_t step, int64_t n_steps);
+/* Dead latents get a new start after this step: after every resample_every steps, as long as no
+ * more than resample_until are done (0: no end). */
+bool rf_schedule_resamples(const rf_coder_settings *settings, int64_t step);
 
 /* A finished or interrupted run, for evaluation and export. */
 typedef struct rf_run rf_run;

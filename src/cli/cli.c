@@ -29,6 +29,13 @@ void rf_cli_print(const rf_cli *cli, const char *fmt, ...)
     }
 }
 
+bool rf_cli_is_model_path(const char *word)
+{
+    const char *value = strchr(word, '=');
+    const size_t n = value != NULL ? (size_t)(value - word) : 0;
+    return strncmp(word, "model.", 6) == 0 && n >= 10 && strncmp(value - 5, ".path", 5) == 0;
+}
+
 int rf_cli_n_words(const rf_cli *cli)
 {
     int n = 0;

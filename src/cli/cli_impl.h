@@ -39,6 +39,8 @@ rf_status rf_cli_check_keys(const rf_cli *cli, int first, const char *const *key
 rf_status rf_cli_need_args(const rf_cli *cli, int n, const char *usage);
 /* Threads of this rank: `wanted`, or the host's cores over its ranks. Collective over cli->comm. */
 rf_status rf_cli_threads(const rf_cli *cli, int64_t wanted, int *out);
+/* "model.path=..." or "model.NAME.path=...": where a model is now. */
+bool rf_cli_is_model_path(const char *word);
 /* How many arguments stand before the first key=value. */
 int rf_cli_n_words(const rf_cli *cli);
 /* Print to standard output on the root rank. */

@@ -6,8 +6,9 @@
 
 #include <string.h>
 
-/* Of the words behind the run, model.path=... and data.path=... say where things are now (they come
- * first then, *n_paths of them); the others are keys of section `eval`. */
+/* Of the words behind the run, model.path=... (model.NAME.path=...) and data.path=... say where
+ * things are now (they come first then, *n_paths of them); the others are keys of section `eval`.
+ */
 static rf_status read_settings(const rf_cli *cli, int *n_paths, rf_eval_settings *out)
 {
     rf_status status = RF_OK;
@@ -18,7 +19,7 @@ static rf_status read_settings(const rf_cli *cli, int *n_paths, rf_eval_settings
     RF_TRY(rf_yaml_parse("{}", 2, "command line", &words));
     for (int i = 1; i < cli->n_args; i++) {
         char *word = cli->args[i];
-        if (strncmp(word, "model.path=", 11) == 0 || strncmp(word, "data.path=", 10) == 0) {
+        if (rf_cli_is_model_path(word) || strncmp(word, "data.path=", 10) == 0) {
             cli->args[i] = cli->args[1 + *n_paths];
             cli->args[1 + (*n_paths)++] = word;
         } else {
@@ -67,14 +68,17 @@ const rf_command rf_command_eval = {
     .name = "eval",
     .usage = "RUN [key=value ...]",
     .summary = "measure a run's coders on held-out pictures, and beside it on trained-on ones",
-    .help = "Loads the newest checkpoint of the run folder RUN, measures every coder, prints a "
-            "table and\n"
-            "writes RUN/eval.json, where each figure stands with its formula.\n\n"
-            "examples:\n"
-            "  refract eval runs/first\n"
-            "  mpirun -n 4 --bind-to none refract eval runs/first max_trained_on=1000\n\n"
-            "model.path= and data.path= say where model and pictures are now, if they were moved.\n"
-            "keys:",
+    .help =
+        "Loads the newest checkpoint of the run folder RUN, measures every coder, prints a "
+        "table and\n"
+        "writes RUN/eval.json, where each figure stands with its formula.\n\n"
+        "examples:\n"
+        "  refract eval runs/first\n"
+        "  mpirun -n 4 --bind-to none refract eval runs/first max_trained_on=1000\n\n"
+        "model.path= (model.NAME.path=) and data.path= say where model and pictures are now, if "
+        "they\n"
+        "were moved.\n"
+        "keys:",
     .uses_ranks = true,
     .run = run,
     .more_help = more_help,

@@ -1,5 +1,8 @@
-/* refract info: what a model is, and where it can be hooked; which models have names. */
+/* refract info: what a model is, and where it can be hooked; which models have names; what a run's
+ * coders are made of. */
 #include "cli_impl.h"
+#include "refract/io.h"
+#include "refract/train.h"
 #include "refract/vit.h"
 
 #include <string.h>
@@ -233,6 +236,91 @@ fail:
     return status;
 }
 
+/* ---- a run ------------------------------------------------------------------------------------
+ */
+
+/* One line a tensor: "W_dec  [6144, 384]  parameter". */
+static rf_status print_tensors(const rf_cli *cli, const rf_coder *coder)
+{
+    rf_status status = RF_OK;
+    char shape[64];
+    for (int i = 0; i < rf_coder_n_tensors(coder); i++) {
+        const rf_coder_tensor t = rf_coder_tensor_at(coder, i);
+        if (t.view.data == NULL) {
+            continue;
+        }
+        if (t.view.n_dims == 2) {
+            RF_TRY(rf_format(shape, sizeof shape, "[%" PRId64 ", %" PRId64 "]", t.view.shape[0],
+                             t.view.shape[1]));
+        } else {
+            RF_TRY(rf_format(shape, sizeof shape, "[%" PRId64 "]", t.view.shape[0]));
+        }
+        rf_cli_print(cli, "    %-18s %-18s %s\n", t.name, shape,
+                     t.kind == RF_TENSOR_PARAMETER ? "parameter" : "state");
+    }
+fail:
+    return status;
+}
+
+static rf_status print_coder(const rf_cli *cli, const rf_run *opened, int64_t idx, rf_backend *be,
+                             rf_stream *s)
+{
+    rf_status status = RF_OK;
+    rf_coder *coder = NULL;
+    rf_coder_state state;
+    const rf_coder_settings *c = &rf_run_get_settings(opened)->coders[idx].coder;
+
+    RF_TRY(rf_run_load_coder(be, s, opened, idx, &coder));
+    RF_TRY(rf_coder_get_state(coder, s, &state));
+    rf_cli_print(cli, "  %s: %s, %" PRId64 " latents of %s%s%s, tokens: %s\n", c->name,
+                 rf_coder_architecture(coder)->name, rf_coder_n_latents(coder), c->input,
+                 c->target[0] != '\0' ? " to " : "", c->target,
+                 rf_token_class_names[rf_coder_token_class(c)]);
+    rf_cli_print(cli, "    %" PRId64 " updates on %" PRId64 " tokens, %" PRId64 " skipped\n",
+                 state.counters[RF_COUNTER_STEPS], state.counters[RF_COUNTER_TOKENS],
+                 state.counters[RF_COUNTER_SKIPPED]);
+    RF_TRY(print_tensors(cli, coder));
+fail:
+    rf_coder_destroy(coder);
+    return status;
+}
+
+static rf_status print_run(const rf_cli *cli, const char *dir)
+{
+    rf_status status = RF_OK;
+    rf_run *opened = NULL;
+    rf_backend *be = NULL;
+    rf_stream *s = NULL;
+
+    RF_TRY(rf_run_open(dir, NULL, 0, &opened));
+    const rf_run_settings *settings = rf_run_get_settings(opened);
+    RF_TRY(rf_backend_cpu_create(1, &be));
+    RF_TRY(rf_stream_create(be, &s));
+    rf_cli_print(cli, "%s: a run, %s\n", dir, rf_run_checkpoint_path(opened));
+    for (int m = 0; m < settings->n_models; m++) {
+        rf_cli_print(cli, "  model %s%s%s\n", settings->models[m].name,
+                     settings->models[m].name[0] != '\0' ? ": " : "",
+                     settings->models[m].settings.path);
+    }
+    for (int64_t i = 0; i < settings->n_coders; i++) {
+        RF_TRY(print_coder(cli, opened, i, be, s));
+    }
+fail:
+    rf_stream_destroy(s);
+    rf_backend_destroy(be);
+    rf_run_close(opened);
+    return status;
+}
+
+/* A folder with a run's settings in it, and no model's. */
+static bool is_run(const char *dir)
+{
+    char run[RF_PATH_LEN], model[RF_PATH_LEN];
+    return rf_file_is_dir(dir) && rf_path_join(run, dir, "config.yaml") == RF_OK &&
+           rf_path_join(model, dir, "config.json") == RF_OK && rf_file_exists(run) &&
+           !rf_file_exists(model);
+}
+
 static rf_status run(rf_cli *cli)
 {
     static const char *const keys[] = {"tower", "row", NULL}, *const no_keys[] = {NULL};
@@ -242,6 +330,11 @@ static rf_status run(rf_cli *cli)
     if (n_words == 0 || strcmp(cli->args[0], "models") == 0) {
         RF_TRY(rf_cli_check_keys(cli, n_words > 1 ? 2 : n_words, no_keys));
         print_models(cli, n_words > 1 ? cli->args[1] : NULL);
+        goto fail;
+    }
+    if (is_run(cli->args[0])) {
+        RF_TRY(rf_cli_check_keys(cli, 1, no_keys));
+        RF_TRY(print_run(cli, cli->args[0]));
         goto fail;
     }
     RF_TRY(rf_cli_check_keys(cli, 1, keys));
@@ -254,7 +347,7 @@ fail:
 
 const rf_command rf_command_info = {
     .name = "info",
-    .usage = "[MODEL]",
+    .usage = "[MODEL|RUN]",
     .summary = "sizes, tokens, and hook points with their shapes; which models there are",
     .help = "MODEL is a model's folder (Hugging Face, OpenCLIP or timm; its weights need not be "
             "there),\n"
@@ -262,7 +355,9 @@ const rf_command rf_command_info = {
             "needs,\n"
             "what of it is not supported, and the hook points that coders, hooks and 'refract\n"
             "activations' can name. Without MODEL, or with 'models [PART OF A NAME]', lists the "
-            "registry.\n\n"
+            "registry.\n"
+            "Of a run's folder RUN it prints the coders of the newest checkpoint and their "
+            "tensors.\n\n"
             "keys:\n"
             "  tower=text     the text tower of a folder (vision)\n"
             "  row=FILE.yaml  a row of the architecture table of one's own, see docs/models.md\n\n"

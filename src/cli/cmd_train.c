@@ -29,8 +29,18 @@ static void print_report(const rf_cli *cli, const rf_run_settings *settings,
     rf_cli_print(cli, "%" PRId64 " steps in %s; the run is in %s\n",
                  report->steps - report->first_step, duration, settings->output.dir);
     if (report->n_failed > 0) {
-        rf_cli_print(cli, "%" PRId64 " of %" PRId64 " coders failed: too many steps were skipped\n",
+        rf_cli_print(cli, "%" PRId64 " of %" PRId64 " coders failed; summary.csv says which\n",
                      report->n_failed, settings->n_coders);
+    }
+    if (report->n_stopped > 0) {
+        rf_cli_print(cli, "%" PRId64 " of %" PRId64 " coders stopped early\n", report->n_stopped,
+                     settings->n_coders);
+    }
+    if (report->n_skipped > 0) {
+        rf_cli_print(cli,
+                     "%" PRId64 " steps were skipped, %" PRId64
+                     " of them outliers; the others were not finite\n",
+                     report->n_skipped, report->n_outliers);
     }
 }
 

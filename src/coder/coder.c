@@ -1,6 +1,8 @@
 /* A coder: one arena carved from one table. */
 #include "coder_impl.h"
 
+#include <math.h>
+
 enum { ALIGNMENT = 64 };
 
 typedef enum extent {
@@ -8,36 +10,81 @@ typedef enum extent {
     EXTENT_ONE,
     EXTENT_LATENTS,
     EXTENT_WIDTH,
+    EXTENT_OUT_WIDTH,
+    EXTENT_POINTS,
+    EXTENT_SCALARS,
     EXTENT_COUNTERS
 } extent;
+
+/* Who has a tensor. */
+typedef enum owner {
+    OWNER_ALL,
+    OWNER_JUMP,
+    OWNER_GATED,
+    OWNER_SKIP,
+    OWNER_ARCHETYPAL,
+    OWNER_STATISTICS,
+    OWNER_TARGET_STATISTICS,
+} owner;
 
 /* The table: what a coder has, in the order of the indices in coder.h. */
 static const struct {
     const char *name;
     rf_tensor_kind kind;
-    rf_init init;
+    owner owner;
     bool decay;
-    rf_row_rule rule;
+    rf_row_rule rule; /* of W_dec the settings say it */
     rf_shard shard;
     rf_dtype dtype;
     extent rows, columns;
 } table[RF_CODER_N_TENSORS] = {
-    [RF_CODER_W_ENC] = {"W_enc", RF_TENSOR_PARAMETER, RF_INIT_DECODER, true, RF_ROW_FREE,
-                        RF_SHARD_LATENT, RF_F32, EXTENT_LATENTS, EXTENT_WIDTH},
-    [RF_CODER_B_ENC] = {"b_enc", RF_TENSOR_PARAMETER, RF_INIT_ZEROS, false, RF_ROW_FREE,
+    [RF_CODER_W_ENC] = {"W_enc", RF_TENSOR_PARAMETER, OWNER_ALL, true, RF_ROW_FREE, RF_SHARD_LATENT,
+                        RF_F32, EXTENT_LATENTS, EXTENT_WIDTH},
+    [RF_CODER_B_ENC] = {"b_enc", RF_TENSOR_PARAMETER, OWNER_ALL, false, RF_ROW_FREE,
                         RF_SHARD_LATENT, RF_F32, EXTENT_LATENTS, EXTENT_NONE},
-    [RF_CODER_W_DEC] = {"W_dec", RF_TENSOR_PARAMETER, RF_INIT_UNIT_ROWS, true, RF_ROW_UNIT_NORM,
-                        RF_SHARD_LATENT, RF_F32, EXTENT_LATENTS, EXTENT_WIDTH},
-    [RF_CODER_B_DEC] = {"b_dec", RF_TENSOR_PARAMETER, RF_INIT_SAMPLE, false, RF_ROW_FREE,
-                        RF_SHARD_NONE, RF_F32, EXTENT_WIDTH, EXTENT_NONE},
-    [RF_CODER_TOKENS_SINCE_FIRED] = {"tokens_since_fired", RF_TENSOR_STATE, RF_INIT_ZEROS, false,
+    [RF_CODER_W_DEC] = {"W_dec", RF_TENSOR_PARAMETER, OWNER_ALL, true, RF_ROW_FREE, RF_SHARD_LATENT,
+                        RF_F32, EXTENT_LATENTS, EXTENT_OUT_WIDTH},
+    [RF_CODER_B_DEC] = {"b_dec", RF_TENSOR_PARAMETER, OWNER_ALL, false, RF_ROW_FREE, RF_SHARD_NONE,
+                        RF_F32, EXTENT_OUT_WIDTH, EXTENT_NONE},
+    [RF_CODER_LOG_THRESHOLD] = {"log_threshold", RF_TENSOR_PARAMETER, OWNER_JUMP, false,
+                                RF_ROW_FREE, RF_SHARD_LATENT, RF_F32, EXTENT_LATENTS, EXTENT_NONE},
+    [RF_CODER_GAIN] = {"gain", RF_TENSOR_PARAMETER, OWNER_GATED, false, RF_ROW_FREE,
+                       RF_SHARD_LATENT, RF_F32, EXTENT_LATENTS, EXTENT_NONE},
+    [RF_CODER_B_MAG] = {"b_mag", RF_TENSOR_PARAMETER, OWNER_GATED, false, RF_ROW_FREE,
+                        RF_SHARD_LATENT, RF_F32, EXTENT_LATENTS, EXTENT_NONE},
+    [RF_CODER_W_SKIP] = {"W_skip", RF_TENSOR_PARAMETER, OWNER_SKIP, true, RF_ROW_FREE,
+                         RF_SHARD_NONE, RF_F32, EXTENT_OUT_WIDTH, EXTENT_WIDTH},
+    [RF_CODER_ARCHETYPES] = {"archetypes", RF_TENSOR_PARAMETER, OWNER_ARCHETYPAL, false,
+                             RF_ROW_SIMPLEX, RF_SHARD_LATENT, RF_F32, EXTENT_LATENTS,
+                             EXTENT_POINTS},
+    [RF_CODER_ARCHETYPE_OFFSETS] = {"archetype_offsets", RF_TENSOR_PARAMETER, OWNER_ARCHETYPAL,
+                                    false, RF_ROW_BALL, RF_SHARD_LATENT, RF_F32, EXTENT_LATENTS,
+                                    EXTENT_OUT_WIDTH},
+    [RF_CODER_ARCHETYPE_SCALE] = {"archetype_scale", RF_TENSOR_PARAMETER, OWNER_ARCHETYPAL, false,
+                                  RF_ROW_FREE, RF_SHARD_NONE, RF_F32, EXTENT_ONE, EXTENT_NONE},
+    [RF_CODER_TOKENS_SINCE_FIRED] = {"tokens_since_fired", RF_TENSOR_STATE, OWNER_ALL, false,
                                      RF_ROW_FREE, RF_SHARD_LATENT, RF_I64, EXTENT_LATENTS,
                                      EXTENT_NONE},
-    [RF_CODER_VARIANCE] = {"variance", RF_TENSOR_STATE, RF_INIT_SAMPLE, false, RF_ROW_FREE,
-                           RF_SHARD_NONE, RF_F32, EXTENT_ONE, EXTENT_NONE},
-    [RF_CODER_COUNTERS] = {"counters", RF_TENSOR_STATE, RF_INIT_ZEROS, false, RF_ROW_FREE,
+    [RF_CODER_SCALARS] = {"scalars", RF_TENSOR_STATE, OWNER_ALL, false, RF_ROW_FREE, RF_SHARD_NONE,
+                          RF_F32, EXTENT_SCALARS, EXTENT_NONE},
+    [RF_CODER_COUNTERS] = {"counters", RF_TENSOR_STATE, OWNER_ALL, false, RF_ROW_FREE,
                            RF_SHARD_NONE, RF_I64, EXTENT_COUNTERS, EXTENT_NONE},
+    [RF_CODER_IN_SHIFT] = {"in_shift", RF_TENSOR_STATE, OWNER_STATISTICS, false, RF_ROW_FREE,
+                           RF_SHARD_NONE, RF_F32, EXTENT_WIDTH, EXTENT_NONE},
+    [RF_CODER_IN_SCALE] = {"in_scale", RF_TENSOR_STATE, OWNER_STATISTICS, false, RF_ROW_FREE,
+                           RF_SHARD_NONE, RF_F32, EXTENT_WIDTH, EXTENT_NONE},
+    [RF_CODER_OUT_SHIFT] = {"out_shift", RF_TENSOR_STATE, OWNER_TARGET_STATISTICS, false,
+                            RF_ROW_FREE, RF_SHARD_NONE, RF_F32, EXTENT_OUT_WIDTH, EXTENT_NONE},
+    [RF_CODER_OUT_SCALE] = {"out_scale", RF_TENSOR_STATE, OWNER_TARGET_STATISTICS, false,
+                            RF_ROW_FREE, RF_SHARD_NONE, RF_F32, EXTENT_OUT_WIDTH, EXTENT_NONE},
+    [RF_CODER_POINTS] = {"points", RF_TENSOR_STATE, OWNER_ARCHETYPAL, false, RF_ROW_FREE,
+                         RF_SHARD_NONE, RF_F32, EXTENT_POINTS, EXTENT_OUT_WIDTH},
 };
+
+rf_coder_shape rf_coder_shape_of(int64_t width)
+{
+    return (rf_coder_shape){.n_in = 1, .in = {width}};
+}
 
 static int64_t extent_of(const rf_coder *coder, extent e)
 {
@@ -46,6 +93,12 @@ static int64_t extent_of(const rf_coder *coder, extent e)
         return coder->n_latents;
     case EXTENT_WIDTH:
         return coder->width;
+    case EXTENT_OUT_WIDTH:
+        return coder->out_width;
+    case EXTENT_POINTS:
+        return coder->settings.archetypal_points;
+    case EXTENT_SCALARS:
+        return RF_CODER_N_SCALARS;
     case EXTENT_COUNTERS:
         return RF_CODER_N_COUNTERS;
     case EXTENT_NONE:
@@ -55,24 +108,64 @@ static int64_t extent_of(const rf_coder *coder, extent e)
     return 1;
 }
 
-/* Fill in the table; returns the bytes of the arena. */
+bool rf_coder_has_statistics(const rf_coder_settings *settings)
+{
+    return settings->normalise == RF_NORM_AVERAGE || settings->normalise == RF_NORM_PER_DIMENSION;
+}
+
+bool rf_coder_norm_is_per_token(const rf_coder_settings *settings)
+{
+    return settings->normalise == RF_NORM_LAYER || settings->normalise == RF_NORM_CONSTANT;
+}
+
+static bool owns(const rf_coder *coder, owner o)
+{
+    switch (o) {
+    case OWNER_ALL:
+        return true;
+    case OWNER_JUMP:
+        return coder->architecture->act == RF_CODER_JUMP;
+    case OWNER_GATED:
+        return coder->architecture->act == RF_CODER_GATED;
+    case OWNER_SKIP:
+        return coder->settings.skip;
+    case OWNER_ARCHETYPAL:
+        return coder->settings.decoder == RF_DECODER_ARCHETYPAL;
+    case OWNER_STATISTICS:
+        return rf_coder_has_statistics(&coder->settings);
+    case OWNER_TARGET_STATISTICS:
+        return rf_coder_has_statistics(&coder->settings) && rf_coder_is_transcoder(coder);
+    }
+    return false;
+}
+
+/* Fill in the table; returns the bytes of the arena. What the coder has not is empty. */
 static size_t lay_out(rf_coder *coder, char *arena)
 {
     size_t used = 0;
     for (int i = 0; i < RF_CODER_N_TENSORS; i++) {
-        int64_t shape[2] = {extent_of(coder, table[i].rows), extent_of(coder, table[i].columns)};
+        bool has = owns(coder, table[i].owner);
+        int64_t shape[2] = {has ? extent_of(coder, table[i].rows) : 0,
+                            has ? extent_of(coder, table[i].columns) : 0};
         int n_dims = table[i].columns == EXTENT_NONE ? 1 : 2;
         size_t n_bytes = (size_t)(shape[0] * shape[1]) * rf_dtype_bytes(table[i].dtype);
-        coder->tensors[i] = (rf_coder_tensor){
-            .name = table[i].name,
-            .kind = table[i].kind,
-            .init = table[i].init,
-            .decay = table[i].decay,
-            .rule = table[i].rule,
-            .shard = table[i].shard,
-            .view = rf_view_nd(arena == NULL ? NULL : arena + used, table[i].dtype, n_dims, shape)};
+        char *data = arena == NULL || !has ? NULL : arena + used;
+        coder->tensors[i] =
+            (rf_coder_tensor){.name = table[i].name,
+                              .kind = table[i].kind,
+                              .decay = table[i].decay,
+                              .rule = table[i].rule,
+                              .shard = table[i].shard,
+                              .view = rf_view_nd(data, table[i].dtype, n_dims, shape)};
         used += (n_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
+    rf_coder_tensor *w_dec = &coder->tensors[RF_CODER_W_DEC];
+    w_dec->rule = coder->settings.decoder == RF_DECODER_UNIT ? RF_ROW_UNIT_NORM : RF_ROW_FREE;
+    if (coder->settings.decoder == RF_DECODER_ARCHETYPAL) {
+        w_dec->kind = RF_TENSOR_STATE; /* made of the archetypes */
+        w_dec->decay = false;
+    }
+    coder->tensors[RF_CODER_ARCHETYPE_OFFSETS].radius = (float)coder->settings.archetypal_delta;
     return used;
 }
 
@@ -81,7 +174,7 @@ static rf_status start_state(rf_coder *coder)
 {
     rf_status status = RF_OK;
     rf_stream *s = NULL;
-    rf_coder_state state = {.variance = 1.0f};
+    rf_coder_state state = {.scalars = {[RF_SCALAR_VARIANCE] = 1.0f, [RF_SCALAR_RMS] = 1.0f}};
     state.counters[RF_COUNTER_DENSE] = coder->architecture->may_be_dense;
     RF_TRY(rf_stream_create(coder->backend, &s));
     RF_TRY(rf_coder_set_state(coder, s, &state));
@@ -90,28 +183,30 @@ fail:
     return status;
 }
 
-rf_status rf_coder_create(rf_backend *be, const rf_coder_settings *settings, int64_t width,
-                          rf_coder **out)
+static int64_t sum_widths(const int64_t *widths, int n)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < n; i++) {
+        sum += widths[i];
+    }
+    return sum;
+}
+
+rf_status rf_coder_create(rf_backend *be, const rf_coder_settings *settings,
+                          const rf_coder_shape *shape, rf_coder **out)
 {
     rf_status status = RF_OK;
     rf_coder *coder = NULL;
-    int64_t n_weights;
 
-    RF_REQUIRE(width >= 1, "coder '%s': width %" PRId64 ", expected >= 1", settings->name, width);
+    RF_TRY(rf_coder_check(settings, shape));
     RF_ALLOC(coder, 1);
     coder->backend = be;
     coder->settings = *settings;
-    coder->width = width;
-    coder->n_latents = rf_coder_settings_latents(settings, width);
+    coder->shape = *shape;
     coder->architecture = rf_architecture_at(settings->architecture);
-    RF_REQUIRE(coder->architecture != NULL, "coder '%s': architecture %d does not exist",
-               settings->name, settings->architecture);
-    RF_REQUIRE(coder->n_latents >= 1 && coder->n_latents <= INT32_MAX,
-               "coder '%s': %" PRId64 " latents, expected 1 to 2^31 - 1", settings->name,
-               coder->n_latents);
-    RF_TRY(rf_mul_i64(coder->n_latents, width * 16, "bytes of a coder's weights", &n_weights));
-    RF_TRY_DOING(coder->architecture->check(settings, coder->n_latents), "coder '%s'",
-                 settings->name);
+    coder->width = sum_widths(shape->in, shape->n_in);
+    coder->out_width = shape->n_out > 0 ? sum_widths(shape->out, shape->n_out) : coder->width;
+    coder->n_latents = rf_coder_settings_latents(settings, coder->width);
     RF_TRY_DOING(rf_memory_alloc(be, RF_MEMORY_DEVICE, lay_out(coder, NULL), &coder->arena),
                  "coder '%s' of %" PRId64 " latents", settings->name, coder->n_latents);
     lay_out(coder, coder->arena);
@@ -141,9 +236,46 @@ const rf_architecture *rf_coder_architecture(const rf_coder *coder)
     return coder->architecture;
 }
 
+const rf_coder_shape *rf_coder_get_shape(const rf_coder *coder)
+{
+    return &coder->shape;
+}
+
 int64_t rf_coder_width(const rf_coder *coder)
 {
     return coder->width;
+}
+
+int64_t rf_coder_out_width(const rf_coder *coder)
+{
+    return coder->out_width;
+}
+
+bool rf_coder_is_transcoder(const rf_coder *coder)
+{
+    return coder->shape.n_out > 0;
+}
+
+static rf_segments segments_of(const int64_t *widths, int n)
+{
+    rf_segments out = {.n = n};
+    int64_t end = 0;
+    for (int i = 0; i < n; i++) {
+        end += widths[i];
+        out.end[i] = end;
+    }
+    return out;
+}
+
+rf_segments rf_coder_in_segments(const rf_coder *coder)
+{
+    return segments_of(coder->shape.in, coder->shape.n_in);
+}
+
+rf_segments rf_coder_out_segments(const rf_coder *coder)
+{
+    return rf_coder_is_transcoder(coder) ? segments_of(coder->shape.out, coder->shape.n_out)
+                                         : rf_coder_in_segments(coder);
 }
 
 int64_t rf_coder_n_latents(const rf_coder *coder)
@@ -153,9 +285,57 @@ int64_t rf_coder_n_latents(const rf_coder *coder)
 
 int64_t rf_coder_k(const rf_coder *coder)
 {
-    return coder->architecture->rule == RF_SELECT_TOPK
-               ? rf_min_i64(coder->settings.k, coder->n_latents)
-               : coder->n_latents;
+    return coder->architecture->may_be_dense
+               ? coder->n_latents
+               : rf_min_i64(rf_k_max(&coder->settings.k), coder->n_latents);
+}
+
+bool rf_coder_subtracts(const rf_coder *coder)
+{
+    switch ((rf_subtract)coder->settings.subtract) {
+    case RF_SUBTRACT_YES:
+        return true;
+    case RF_SUBTRACT_NO:
+        return false;
+    case RF_SUBTRACT_AUTO:
+        break;
+    }
+    return !rf_coder_is_transcoder(coder) && coder->shape.n_in == 1;
+}
+
+rf_penalty_kind rf_coder_penalty(const rf_coder *coder)
+{
+    switch ((rf_penalty_choice)coder->settings.penalty) {
+    case RF_PENALTY_CHOICE_AUTO:
+        break;
+    case RF_PENALTY_CHOICE_L1:
+        return RF_PENALTY_L1;
+    case RF_PENALTY_CHOICE_LP:
+        return RF_PENALTY_NORM;
+    case RF_PENALTY_CHOICE_TANH:
+        return RF_PENALTY_TANH;
+    case RF_PENALTY_CHOICE_L0:
+    case RF_PENALTY_CHOICE_TARGET_L0:
+        return RF_PENALTY_L0;
+    }
+    return coder->architecture->penalty;
+}
+
+bool rf_coder_wants_aux(const rf_coder_settings *settings, const rf_architecture *architecture)
+{
+    return settings->aux_alpha > 0.0 && (settings->aux_k > 0 || !architecture->may_be_dense);
+}
+
+int64_t rf_coder_aux_k(const rf_coder *coder, int64_t n_dead)
+{
+    int64_t k = coder->settings.aux_k;
+    if (!rf_coder_wants_aux(&coder->settings, coder->architecture)) {
+        return 0;
+    }
+    if (k == 0) {
+        k = INT64_C(1) << (int)fmax(0.0, round(log2((double)coder->out_width / 2.0)));
+    }
+    return rf_min_i64(k, n_dead);
 }
 
 int rf_coder_n_tensors(const rf_coder *coder)
@@ -169,31 +349,12 @@ rf_coder_tensor rf_coder_tensor_at(const rf_coder *coder, int idx)
     return coder->tensors[idx];
 }
 
+bool rf_coder_has(const rf_coder *coder, int idx)
+{
+    return coder->tensors[idx].view.data != NULL;
+}
+
 rf_view rf_coder_view(const rf_coder *coder, int idx)
 {
     return coder->tensors[idx].view;
-}
-
-rf_status rf_coder_get_state(const rf_coder *coder, rf_stream *s, rf_coder_state *out)
-{
-    rf_status status = RF_OK;
-    RF_TRY(rf_copy_out(s, &out->variance, coder->tensors[RF_CODER_VARIANCE].view.data,
-                       sizeof out->variance));
-    RF_TRY(rf_copy_out(s, out->counters, coder->tensors[RF_CODER_COUNTERS].view.data,
-                       sizeof out->counters));
-    RF_TRY(rf_stream_synchronise(s));
-fail:
-    return status;
-}
-
-rf_status rf_coder_set_state(rf_coder *coder, rf_stream *s, const rf_coder_state *state)
-{
-    rf_status status = RF_OK;
-    RF_TRY(rf_copy_in(s, coder->tensors[RF_CODER_VARIANCE].view.data, &state->variance,
-                      sizeof state->variance));
-    RF_TRY(rf_copy_in(s, coder->tensors[RF_CODER_COUNTERS].view.data, state->counters,
-                      sizeof state->counters));
-    RF_TRY(rf_stream_synchronise(s)); /* `state` is the caller's */
-fail:
-    return status;
 }

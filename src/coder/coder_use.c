@@ -1,197 +1,229 @@
-/* Codes and reconstructions outside training. */
+/* Tokens to codes and back, outside training. */
 #include "coder_impl.h"
 
-enum { ROWS_AT_ONCE = 1024, DENSE_ROWS_AT_ONCE = 64 };
+/* How codes are selected in use: a coder that shared out its batch keeps what is above the mean of
+ * the least values that it kept then. */
+static rf_select_rule use_rule(const rf_coder *coder)
+{
+    rf_select_rule rule = coder->architecture->rule(&coder->settings);
+    return rule == RF_SELECT_BATCH_TOPK ? RF_SELECT_ABOVE : rule;
+}
 
 int64_t rf_coder_rows_for(const rf_coder *coder, int64_t capacity)
 {
-    return capacity / rf_coder_k(coder);
+    return capacity / (use_rule(coder) == RF_SELECT_TOPK ? rf_coder_k(coder) : coder->n_latents);
 }
 
-/* centred = x - b_dec; rows that are not valid get 0. */
-static rf_status centre(const rf_coder *coder, rf_stream *s, const rf_view *x,
-                        const uint8_t *row_valid, const rf_view *centred)
+void rf_coder_row_k(const rf_coder *coder, const uint8_t *class_of, int64_t n, int32_t *out)
 {
-    rf_view b_dec = rf_view_2d(rf_coder_view(coder, RF_CODER_B_DEC).data, 1, coder->width);
-    return rf_residual(
-        s, &(rf_residual_args){
-               .x = *x, .x_hat = b_dec, .g = *centred, .row_valid = row_valid, .scale = -1.0f});
+    int32_t k[RF_TOKENS_POOLED + 1];
+    for (int c = 0; c <= RF_TOKENS_POOLED; c++) {
+        k[c] =
+            (int32_t)rf_min_i64(rf_k_of(&coder->settings.k, (rf_token_class)c), coder->n_latents);
+    }
+    for (int64_t b = 0; b < n; b++) {
+        out[b] = k[class_of[b] <= RF_TOKENS_POOLED ? class_of[b] : RF_TOKENS_ALL];
+    }
 }
 
-/* Counts of an encode: device memory for two, and what they were. */
-typedef struct encode_counts {
-    int64_t overflow, refused;
-} encode_counts;
+int64_t rf_coder_usual_k(const rf_coder *coder)
+{
+    return rf_min_i64(rf_k_of(&coder->settings.k, rf_coder_token_class(&coder->settings)),
+                      coder->n_latents);
+}
 
-static rf_status encode_centred(const rf_coder *coder, rf_stream *s, const rf_view *centred,
-                                const uint8_t *row_valid, rf_codes *codes, encode_counts *out)
+rf_status rf_coder_see(const rf_coder *coder, rf_stream *s, const rf_coder_rows *rows)
+{
+    rf_normalise_args args = {.norm = (rf_token_norm)coder->settings.normalise,
+                              .from = rows->x,
+                              .to = rows->seen,
+                              .shift = rf_coder_view(coder, RF_CODER_IN_SHIFT),
+                              .scale = rf_coder_view(coder, RF_CODER_IN_SCALE),
+                              .segments = rf_coder_in_segments(coder),
+                              .row_valid = rows->row_valid};
+    if (rf_coder_norm_is_per_token(&coder->settings)) {
+        args.row_shift = rows->row_shift;
+        args.row_scale = rows->row_scale;
+    }
+    if (rf_coder_subtracts(coder)) {
+        args.subtract = rf_coder_view(coder, RF_CODER_B_DEC);
+    }
+    return rf_normalise_tokens(s, &args);
+}
+
+/* ---- codes ------------------------------------------------------------------------------------
+ */
+
+void rf_coder_encoding_fini(const rf_coder *coder, rf_coder_encoding *e)
+{
+    rf_memory_free(coder->backend, RF_MEMORY_DEVICE, e->device);
+    rf_memory_free(coder->backend, RF_MEMORY_DEVICE, e->theta.data);
+}
+
+rf_act_params rf_coder_use_act(const rf_coder *coder, const rf_coder_encoding *e)
+{
+    return (rf_act_params){.act = coder->architecture->act,
+                           .threshold = e->theta,
+                           .b_gate = rf_coder_view(coder, RF_CODER_B_ENC),
+                           .gain = rf_coder_view(coder, RF_CODER_GAIN),
+                           .b_mag = rf_coder_view(coder, RF_CODER_B_MAG)};
+}
+
+/* The least value that use of a BatchTopK coder keeps, into device memory; before its first step 0.
+ */
+static rf_status put_bound(const rf_coder *coder, rf_stream *s, float *bound)
 {
     rf_status status = RF_OK;
-    void *counts = NULL;
-    codes->n_rows = centred->shape[0];
-    RF_TRY(rf_memory_alloc(coder->backend, RF_MEMORY_DEVICE, sizeof *out, &counts));
-    rf_encode_args args = {.x = *centred,
+    rf_coder_state state;
+    RF_TRY(rf_coder_get_state(coder, s, &state));
+    float mass = state.scalars[RF_SCALAR_THRESHOLD_MASS];
+    float value = mass > 0.0f ? state.scalars[RF_SCALAR_THRESHOLD] / mass : 0.0f;
+    RF_TRY(rf_copy_in(s, bound, &value, sizeof value));
+    RF_TRY(rf_stream_synchronise(s)); /* `value` goes */
+fail:
+    return status;
+}
+
+rf_status rf_coder_encoding_init(const rf_coder *coder, rf_stream *s, rf_coder_encoding *e)
+{
+    rf_status status = RF_OK;
+    void *theta = NULL;
+    *e = (rf_coder_encoding){0};
+    RF_TRY(
+        rf_memory_alloc(coder->backend, RF_MEMORY_DEVICE, sizeof *e->device, (void **)&e->device));
+    if (use_rule(coder) == RF_SELECT_ABOVE) {
+        RF_TRY(put_bound(coder, s, &e->device->bound));
+    }
+    if (coder->architecture->act == RF_CODER_JUMP) {
+        RF_TRY(rf_memory_alloc(coder->backend, RF_MEMORY_DEVICE,
+                               sizeof(float) * (size_t)coder->n_latents, &theta));
+        e->theta = rf_view_1d(theta, coder->n_latents);
+        RF_TRY(rf_coder_thresholds(coder, s, &e->theta));
+    }
+fail:
+    if (status != RF_OK) {
+        rf_coder_encoding_fini(coder, e);
+    }
+    return status;
+}
+
+/* Gates become values; a latent whose gate is open and whose magnitude is not positive is off. */
+static rf_status take_magnitudes(const rf_coder *coder, rf_stream *s, const rf_coder_encoding *e,
+                                 rf_codes *codes)
+{
+    rf_status status = RF_OK;
+    rf_act_params act = rf_coder_use_act(coder, e);
+    int64_t n = 0;
+    RF_TRY(rf_codes_count(s, codes, &n));
+    RF_TRY(rf_gated_values(s, &act, codes, codes->value, codes->d_value));
+    RF_TRY(rf_copy_within(s, codes->value, codes->d_value, sizeof(float) * (size_t)n));
+    RF_TRY(rf_codes_keep(s, codes, 0.0f, 0));
+fail:
+    return status;
+}
+
+rf_status rf_coder_encode_seen(const rf_coder *coder, rf_stream *s, const rf_coder_encoding *e,
+                               const rf_coder_rows *rows, rf_codes *codes, bool *overflow)
+{
+    rf_status status = RF_OK;
+    rf_encoding_counts counts = {0};
+    codes->n_rows = rows->seen.shape[0];
+    rf_encode_args args = {.x = rows->seen,
                            .w_enc = rf_coder_view(coder, RF_CODER_W_ENC),
                            .b_enc = rf_coder_view(coder, RF_CODER_B_ENC),
-                           .row_valid = row_valid,
+                           .products = coder->settings.products == 1 ? RF_BF16 : RF_F32,
+                           .row_valid = rows->row_valid,
                            .n_lists = 1,
-                           .n_refused = (int64_t *)counts + 1};
-    args.lists[0] = (rf_select_list){.rule = coder->architecture->rule,
-                                     .k = rf_coder_k(coder),
+                           .n_refused = &e->device->refused};
+    bool is_topk = use_rule(coder) == RF_SELECT_TOPK;
+    args.lists[0] = (rf_select_list){.rule = use_rule(coder),
+                                     .k = is_topk && rows->row_k == NULL ? rf_coder_usual_k(coder)
+                                                                         : rf_coder_k(coder),
+                                     .row_k = is_topk ? rows->row_k : NULL,
+                                     .threshold = e->theta,
+                                     .floor = &e->device->bound,
                                      .codes = codes,
-                                     .overflow = counts};
+                                     .overflow = &e->device->overflow};
     RF_TRY(rf_encode(s, &args));
-    RF_TRY(rf_copy_out(s, out, counts, sizeof *out));
+    RF_TRY(rf_copy_out(s, &counts, e->device, sizeof counts));
     RF_TRY(rf_stream_synchronise(s));
-    if (out->refused > 0) {
+    if (counts.refused > 0) {
         RF_FAIL(RF_ERR_NUMERIC,
                 "coder '%s': %" PRId64 " of %" PRId64 " tokens are not finite or too large",
-                coder->settings.name, out->refused, centred->shape[0]);
+                coder->settings.name, counts.refused, rows->seen.shape[0]);
+    }
+    *overflow = counts.overflow > 0;
+    if (coder->architecture->act == RF_CODER_GATED && !*overflow) {
+        RF_TRY(take_magnitudes(coder, s, e, codes));
     }
 fail:
-    rf_memory_free(coder->backend, RF_MEMORY_DEVICE, counts);
     return status;
 }
 
-rf_status rf_coder_encode(const rf_coder *coder, rf_stream *s, const rf_view *x,
-                          const uint8_t *row_valid, const rf_view *centred, rf_codes *codes)
+rf_status rf_coder_encode(const rf_coder *coder, rf_stream *s, const rf_coder_rows *rows,
+                          rf_codes *codes)
 {
     rf_status status = RF_OK;
-    encode_counts counts = {0};
-    RF_REQUIRE(x->shape[0] <= rf_coder_rows_for(coder, codes->capacity),
+    rf_coder_encoding e = {0};
+    bool overflow = false;
+    int64_t n = rows->seen.shape[0];
+    RF_REQUIRE(n <= rf_coder_rows_for(coder, codes->capacity),
                "coder '%s': codes of %" PRId64 " entries hold %" PRId64 " rows, %" PRId64
                " were given",
-               coder->settings.name, codes->capacity, rf_coder_rows_for(coder, codes->capacity),
-               x->shape[0]);
-    RF_TRY(centre(coder, s, x, row_valid, centred));
-    RF_TRY(encode_centred(coder, s, centred, row_valid, codes, &counts));
-    RF_BUG(counts.overflow == 0, "coder '%s': codes did not fit", coder->settings.name);
+               coder->settings.name, codes->capacity, rf_coder_rows_for(coder, codes->capacity), n);
+    RF_TRY(rf_coder_encoding_init(coder, s, &e));
+    RF_TRY(rf_coder_encode_seen(coder, s, &e, rows, codes, &overflow));
+    RF_BUG(!overflow, "coder '%s': codes did not fit", coder->settings.name);
 fail:
+    rf_coder_encoding_fini(coder, &e);
     return status;
 }
 
-/* Work space of a reconstruction; the dense part is made when it is first needed. */
-typedef struct use_space {
-    rf_backend *be;
-    void *centred, *z, *row_sum, *row_active, *n_active;
-    rf_codes codes;
-} use_space;
+/* ---- and back ---------------------------------------------------------------------------------
+ */
 
-static void use_space_fini(use_space *u)
-{
-    rf_codes_destroy(u->be, &u->codes);
-    void *all[] = {u->centred, u->z, u->row_sum, u->row_active, u->n_active};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        rf_memory_free(u->be, RF_MEMORY_DEVICE, all[i]);
-    }
-}
-
-static rf_status use_space_dense(use_space *u, int64_t n_latents)
+rf_status rf_coder_finish(const rf_coder *coder, rf_stream *s, const rf_coder_rows *rows,
+                          const rf_view *y_hat)
 {
     rf_status status = RF_OK;
-    size_t n = DENSE_ROWS_AT_ONCE, f = (size_t)n_latents;
-    if (u->z == NULL) {
-        RF_TRY(rf_memory_alloc(u->be, RF_MEMORY_DEVICE, sizeof(float) * n * f, &u->z));
-        RF_TRY(rf_memory_alloc(u->be, RF_MEMORY_DEVICE, sizeof(float) * n, &u->row_sum));
-        RF_TRY(rf_memory_alloc(u->be, RF_MEMORY_DEVICE, sizeof(int64_t) * n, &u->row_active));
-        RF_TRY(rf_memory_alloc(u->be, RF_MEMORY_DEVICE, sizeof(int64_t) * f, &u->n_active));
-    }
-fail:
-    return status;
-}
-
-/* x_hat = relu(centred . W_enc^T + b_enc) . W_dec + b_dec, few rows at a time. */
-static rf_status reconstruct_dense(const rf_coder *coder, rf_stream *s, use_space *u,
-                                   const rf_view *centred, const uint8_t *row_valid,
-                                   const rf_view *x_hat, int64_t *n_active)
-{
-    rf_status status = RF_OK;
-    int64_t f = coder->n_latents;
-    RF_TRY(use_space_dense(u, f));
-    for (int64_t b = 0; b < centred->shape[0]; b += DENSE_ROWS_AT_ONCE) {
-        int64_t n = rf_min_i64(DENSE_ROWS_AT_ONCE, centred->shape[0] - b);
-        rf_view z = rf_view_2d(u->z, n, f);
-        RF_TRY(rf_matmul(s, &(rf_matmul_args){.a = rf_view_rows(*centred, b, n),
-                                              .b = rf_coder_view(coder, RF_CODER_W_ENC),
-                                              .c = z,
-                                              .bias = rf_coder_view(coder, RF_CODER_B_ENC),
+    bool is_transcoder = rf_coder_is_transcoder(coder);
+    bool per_token = rf_coder_norm_is_per_token(&coder->settings);
+    if (coder->settings.skip) {
+        RF_TRY(rf_matmul(s, &(rf_matmul_args){.a = rows->seen,
+                                              .b = rf_coder_view(coder, RF_CODER_W_SKIP),
+                                              .c = *y_hat,
                                               .trans_b = RF_TRANS,
                                               .alpha = 1.0f,
-                                              .act = RF_ACT_RELU}));
-        RF_TRY(rf_dense_codes(
-            s, &(rf_dense_codes_args){
-                   .z = z,
-                   .row_sum = rf_view_1d(u->row_sum, n),
-                   .n_active = rf_view_nd(u->n_active, RF_I64, 1, (int64_t[]){f}),
-                   .row_active = rf_view_nd(u->row_active, RF_I64, 1, (int64_t[]){n}),
-                   .row_valid = row_valid == NULL ? NULL : row_valid + b}));
-        RF_TRY(rf_matmul(s, &(rf_matmul_args){.a = z,
-                                              .b = rf_coder_view(coder, RF_CODER_W_DEC),
-                                              .c = rf_view_rows(*x_hat, b, n),
-                                              .bias = rf_coder_view(coder, RF_CODER_B_DEC),
-                                              .alpha = 1.0f}));
-        if (n_active != NULL) {
-            RF_TRY(rf_copy_out(s, n_active + b, u->row_active, sizeof(int64_t) * (size_t)n));
-            RF_TRY(rf_stream_synchronise(s));
-        }
+                                              .beta = 1.0f}));
     }
+    if (coder->settings.normalise == RF_NORM_NONE || (is_transcoder && per_token)) {
+        goto fail; /* a token's own scale says nothing about its target */
+    }
+    rf_normalise_args args = {
+        .norm = (rf_token_norm)coder->settings.normalise,
+        .from = *y_hat,
+        .to = *y_hat,
+        .shift = rf_coder_view(coder, is_transcoder ? RF_CODER_OUT_SHIFT : RF_CODER_IN_SHIFT),
+        .scale = rf_coder_view(coder, is_transcoder ? RF_CODER_OUT_SCALE : RF_CODER_IN_SCALE),
+        .segments = rf_coder_out_segments(coder)};
+    if (per_token) {
+        args.row_shift = rows->row_shift;
+        args.row_scale = rows->row_scale;
+    }
+    RF_TRY(rf_denormalise_tokens(s, &args));
 fail:
     return status;
 }
 
-static rf_status reconstruct_rows(const rf_coder *coder, rf_stream *s, use_space *u,
-                                  const rf_view *x, const uint8_t *row_valid, const rf_view *x_hat,
-                                  int64_t *n_active)
+rf_status rf_coder_decode(const rf_coder *coder, rf_stream *s, const rf_coder_rows *rows,
+                          const rf_codes *codes, const rf_view *y_hat)
 {
     rf_status status = RF_OK;
-    int64_t n = x->shape[0], *row_start = NULL;
-    encode_counts counts = {0};
-    rf_view centred = rf_view_2d(u->centred, n, coder->width);
-    RF_TRY(centre(coder, s, x, row_valid, &centred));
-    RF_TRY(encode_centred(coder, s, &centred, row_valid, &u->codes, &counts));
-    if (counts.overflow > 0) { /* not sparse */
-        RF_TRY(reconstruct_dense(coder, s, u, &centred, row_valid, x_hat, n_active));
-        goto fail;
-    }
-    RF_TRY(rf_decode(s, &(rf_decode_args){.codes = &u->codes,
+    RF_TRY(rf_decode(s, &(rf_decode_args){.codes = codes,
                                           .w_dec = rf_coder_view(coder, RF_CODER_W_DEC),
                                           .bias = rf_coder_view(coder, RF_CODER_B_DEC),
-                                          .out = *x_hat}));
-    if (n_active != NULL) {
-        RF_ALLOC(row_start, n + 1);
-        RF_TRY(rf_copy_out(s, row_start, u->codes.row_start, sizeof(int64_t) * (size_t)(n + 1)));
-        RF_TRY(rf_stream_synchronise(s));
-        for (int64_t b = 0; b < n; b++) {
-            n_active[b] = row_start[b + 1] - row_start[b];
-        }
-    }
+                                          .out = *y_hat}));
+    RF_TRY(rf_coder_finish(coder, s, rows, y_hat));
 fail:
-    rf_free(row_start);
-    return status;
-}
-
-rf_status rf_coder_reconstruct(const rf_coder *coder, rf_stream *s, const rf_view *x,
-                               const uint8_t *row_valid, const rf_view *x_hat, int64_t *n_active)
-{
-    rf_status status = RF_OK;
-    int64_t rows = rf_min_i64(ROWS_AT_ONCE, rf_max_i64(1, x->shape[0]));
-    int64_t room = coder->architecture->row_capacity(&coder->settings, coder->n_latents);
-    use_space u = {.be = coder->backend};
-
-    RF_REQUIRE(x->n_dims == 2 && x_hat->n_dims == 2 && x->shape[1] == coder->width &&
-                   x_hat->shape[1] == coder->width && x_hat->shape[0] == x->shape[0],
-               "coder '%s': x and x_hat must be [n, %" PRId64 "]", coder->settings.name,
-               coder->width);
-    RF_TRY(rf_memory_alloc(u.be, RF_MEMORY_DEVICE, sizeof(float) * (size_t)(rows * coder->width),
-                           &u.centred));
-    RF_TRY(rf_codes_create(u.be, rows, rows * room, &u.codes));
-    for (int64_t b = 0; b < x->shape[0]; b += rows) {
-        int64_t n = rf_min_i64(rows, x->shape[0] - b);
-        rf_view part = rf_view_rows(*x, b, n), part_hat = rf_view_rows(*x_hat, b, n);
-        RF_TRY(reconstruct_rows(coder, s, &u, &part, row_valid == NULL ? NULL : row_valid + b,
-                                &part_hat, n_active == NULL ? NULL : n_active + b));
-    }
-fail:
-    use_space_fini(&u);
     return status;
 }

@@ -47,9 +47,10 @@ rf_order_token rf_order_token_at(const rf_order *order, rf_order_epoch epoch, in
 /* ---- sites and what fills them ----------------------------------------------------------------
  */
 
-/* A hook point that some reader reads; rows first_row .. first_row + n_rows - 1 of each picture are
- * held, which are all that its readers' classes name. */
+/* A hook point of a model that some reader reads; rows first_row .. first_row + n_rows - 1 of each
+ * picture are held, which are all that its readers' classes name. */
 typedef struct rf_site {
+    int model;
     rf_hook_point point;
     int64_t first_row, n_rows;
 } rf_site;
@@ -76,7 +77,8 @@ typedef struct rf_group_source {
 typedef struct rf_stream_frame {
     rf_stream *stream;
     const rf_comm *comm;
-    const rf_vit_config *config; /* read by open only */
+    const rf_vit_config *configs[RF_MAX_MODELS]; /* [n_models], read by open only */
+    int n_models;
     int64_t n_pictures, group_pictures, pool_groups;
     uint64_t seed;
     uint64_t pictures_hash; /* of the list, compared over ranks */
@@ -126,10 +128,20 @@ typedef struct rf_bad_pictures {
     rf_str lines; /* of the first n_named */
 } rf_bad_pictures;
 
+/* One of a reader's sites. */
+typedef struct rf_reader_part {
+    int64_t site;          /* of the stream */
+    int64_t first_row;     /* of the class at the point */
+    int64_t width, column; /* its place in the reader's rows */
+} rf_reader_part;
+
 typedef struct rf_reader {
-    rf_reader_opts opts;
-    int64_t site;
-    int64_t first_row, n_rows; /* of the class at the point */
+    rf_reader_opts opts; /* `sites` are not looked at any more */
+    rf_reader_part *parts;
+    int n_parts;
+    int64_t width;        /* of all parts */
+    int64_t n_rows;       /* of the class a picture, at every part's point */
+    uint8_t *row_classes; /* [n_rows] */
     int64_t tokens_per_epoch, total, n_batches;
 
     int64_t taken;        /* batches handed out; what follows is about the next one */
@@ -138,20 +150,22 @@ typedef struct rf_reader {
     int64_t n_valid;      /* of those */
     int64_t first, count; /* this rank's rows of the batch */
     void *x;              /* device [capacity, width] */
-    uint8_t *valid, *device_valid;
+    uint8_t *valid, *device_valid, *classes;
     int64_t *pictures, *tokens;
 } rf_reader;
 
 /* Where a token of the pool is. */
 typedef struct rf_token_source {
-    int64_t owner, row; /* rank, and row of the site on it */
-    int64_t picture, token;
+    int64_t owner, local_picture; /* rank, and which of its pictures in the pool */
+    int64_t row;                  /* of the class */
+    int64_t picture;
     bool is_valid;
 } rf_token_source;
 
 /* Scratch of moving rows to the ranks that own them in a batch. */
 typedef struct rf_exchange_scratch {
     rf_token_source *sources;         /* [max_batch] */
+    int64_t *own;                     /* [max_batch] which of `sources` this rank sends */
     int64_t *index, *device_index;    /* [max_batch] */
     int64_t *send_bytes, *recv_bytes; /* [size] */
     int64_t *share_end, *next;        /* [size] */
@@ -181,9 +195,13 @@ struct rf_activation_stream {
 rf_status rf_activation_stream_assemble(const rf_stream_frame *frame, rf_group_source source,
                                         const rf_reader_opts *readers, int64_t n_readers,
                                         rf_activation_stream **out);
+/* That there are readers, with sites of models that exist. Local. */
+rf_status rf_readers_check(const rf_reader_opts *readers, int64_t n_readers, int n_models);
 /* The distinct points of `readers`, each with the rows that they read. Local. */
-rf_status rf_site_list(const rf_vit_config *config, const rf_reader_opts *readers,
+rf_status rf_site_list(const rf_stream_frame *frame, const rf_reader_opts *readers,
                        int64_t n_readers, rf_site **out, int64_t *n);
+/* Where it is in `sites`, or n. */
+int64_t rf_site_find(const rf_site *sites, int64_t n, const rf_reader_site *wanted);
 
 rf_status rf_pool_init(rf_activation_stream *st);
 void rf_pool_fini(rf_activation_stream *st);
@@ -191,6 +209,9 @@ void rf_pool_fini(rf_activation_stream *st);
 rf_status rf_pool_require(rf_activation_stream *st, int64_t ordinal);
 /* The token at `position` of the reader's sequence, which the pool holds. */
 rf_token_source rf_pool_find(const rf_activation_stream *st, const rf_reader *rd, int64_t position);
+/* Its row of the part's site, on the rank that has it. */
+int64_t rf_pool_row(const rf_activation_stream *st, const rf_reader_part *part,
+                    const rf_token_source *source);
 
 /* `n_epochs`: of the longest reader; nothing is kept for one. */
 rf_status rf_keep_init(rf_activation_stream *st, int64_t keep_bytes, int64_t n_epochs);
@@ -207,7 +228,7 @@ void rf_bad_pictures_fini(rf_activation_stream *st);
 /* Count the pool's pictures. Collective; FORMAT when too many are bad. */
 rf_status rf_bad_pictures_update(rf_activation_stream *st);
 
-rf_status rf_reader_init(rf_activation_stream *st, const rf_vit_config *config,
+rf_status rf_reader_init(rf_activation_stream *st, const rf_stream_frame *frame,
                          const rf_reader_opts *opts, rf_reader *rd);
 void rf_reader_fini(rf_activation_stream *st, rf_reader *rd);
 /* Turn to batch number `batch_idx`, with nothing in it. */

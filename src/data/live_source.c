@@ -12,13 +12,22 @@ typedef struct target {
     char *rows; /* device */
 } target;
 
+/* Pictures as one or more of the models want them. */
+typedef struct feed {
+    rf_transform transform;
+    rf_image_loader *loader;
+    void *images; /* device [group_pictures, C, H, W] */
+    rf_view view; /* of the group in work */
+} feed;
+
 typedef struct live_source {
-    rf_vit *vit;
+    rf_vit *vits[RF_MAX_MODELS];
+    int feed_of[RF_MAX_MODELS]; /* -1: no reader has a site of the model */
+    int n_vits, n_feeds;
+    feed feeds[RF_MAX_MODELS];
     rf_stream *stream;
     const rf_picture_list *pictures;
     rf_picture_split split;
-    rf_image_loader *loader;
-    void *images; /* device [group_pictures, C, H, W] */
     int64_t max_sites;
     target *targets; /* [max_sites] */
     rf_hook *hooks;  /* [max_sites] */
@@ -54,8 +63,53 @@ fail:
 static rf_status live_start(void *self, const int64_t *pictures, const int64_t *first,
                             int64_t n_groups)
 {
+    rf_status status = RF_OK;
     live_source *live = self;
-    return rf_image_loader_start(live->loader, pictures, first, n_groups);
+    for (int f = 0; f < live->n_feeds; f++) {
+        RF_TRY(rf_image_loader_start(live->feeds[f].loader, pictures, first, n_groups));
+    }
+fail:
+    return status;
+}
+
+/* The next group's pictures to the device; a picture that is bad here is bad for all. */
+static rf_status next_images(live_source *live, feed *from, int64_t n_pictures, uint8_t *valid)
+{
+    rf_status status = RF_OK;
+    const rf_image_batch *batch = NULL;
+
+    RF_TRY(rf_image_loader_next(from->loader, &batch));
+    RF_BUG(batch != NULL && batch->n_images == n_pictures && batch->n_frames == 1,
+           "the loader has not the group of %" PRId64 " pictures that is next", n_pictures);
+    const int64_t shape[4] = {n_pictures, batch->n_channels, batch->height, batch->width};
+    from->view = rf_view_nd(from->images, RF_F32, 4, shape);
+    RF_TRY(rf_copy_in(live->stream, from->images, batch->pixels,
+                      (size_t)rf_view_n_elems(&from->view) * sizeof(float)));
+    for (int64_t i = 0; i < n_pictures; i++) {
+        valid[i] = valid[i] && batch->valid[i];
+    }
+fail:
+    return status;
+}
+
+/* One model on the pictures of its feed, for the sites that are its own. */
+static rf_status run_model(live_source *live, int model, const rf_site *sites, int64_t n_sites,
+                           void *const *rows)
+{
+    int64_t n_hooks = 0;
+
+    for (int64_t s = 0; s < n_sites; s++) {
+        if (sites[s].model == model) {
+            live->targets[n_hooks] = (target){&sites[s], rows[s]};
+            live->hooks[n_hooks] = (rf_hook){sites[s].point, copy_rows, &live->targets[n_hooks]};
+            n_hooks++;
+        }
+    }
+    if (n_hooks == 0) {
+        return RF_OK;
+    }
+    return rf_vit_forward(live->vits[model], live->stream, &live->feeds[live->feed_of[model]].view,
+                          live->hooks, n_hooks, RF_VIT_STOP_AFTER_HOOKS, NULL);
 }
 
 static rf_status live_next(void *self, const rf_site *sites, int64_t n_sites, int64_t n_pictures,
@@ -63,25 +117,17 @@ static rf_status live_next(void *self, const rf_site *sites, int64_t n_sites, in
 {
     rf_status status = RF_OK;
     live_source *live = self;
-    const rf_image_batch *batch = NULL;
 
     RF_BUG(n_sites <= live->max_sites, "%" PRId64 " sites, expected at most %" PRId64, n_sites,
            live->max_sites);
-    RF_TRY(rf_image_loader_next(live->loader, &batch));
-    RF_BUG(batch != NULL && batch->n_images == n_pictures && batch->n_frames == 1,
-           "the loader has not the group of %" PRId64 " pictures that is next", n_pictures);
-    const int64_t shape[4] = {n_pictures, batch->n_channels, batch->height, batch->width};
-    rf_view images = rf_view_nd(live->images, RF_F32, 4, shape);
-    RF_TRY(rf_copy_in(live->stream, images.data, batch->pixels,
-                      (size_t)rf_view_n_elems(&images) * sizeof(float)));
-    for (int64_t s = 0; s < n_sites; s++) {
-        live->targets[s] = (target){&sites[s], rows[s]};
-        live->hooks[s] = (rf_hook){sites[s].point, copy_rows, &live->targets[s]};
+    memset(valid, 1, (size_t)n_pictures);
+    for (int f = 0; f < live->n_feeds; f++) {
+        RF_TRY(next_images(live, &live->feeds[f], n_pictures, valid));
     }
-    RF_TRY(rf_vit_forward(live->vit, live->stream, &images, live->hooks, n_sites,
-                          RF_VIT_STOP_AFTER_HOOKS, NULL));
-    RF_TRY(rf_stream_synchronise(live->stream)); /* the loader takes its pixels back */
-    memcpy(valid, batch->valid, (size_t)n_pictures);
+    for (int m = 0; m < live->n_vits; m++) {
+        RF_TRY(run_model(live, m, sites, n_sites, rows));
+    }
+    RF_TRY(rf_stream_synchronise(live->stream)); /* the loaders take their pixels back */
 fail:
     return status;
 }
@@ -97,10 +143,13 @@ static const char *live_reason(void *self, int64_t picture)
     const live_source *live = self;
     const char *wanted = live_name(self, picture), *name = NULL, *reason = NULL;
 
-    for (int64_t i = 0; i < rf_image_loader_n_bad(live->loader); i++) {
-        rf_image_loader_bad(live->loader, i, &name, &reason);
-        if (strcmp(name, wanted) == 0) {
-            return reason;
+    for (int f = 0; f < live->n_feeds; f++) {
+        const rf_image_loader *loader = live->feeds[f].loader;
+        for (int64_t i = 0; i < rf_image_loader_n_bad(loader); i++) {
+            rf_image_loader_bad(loader, i, &name, &reason);
+            if (strcmp(name, wanted) == 0) {
+                return reason;
+            }
         }
     }
     return NULL;
@@ -113,64 +162,136 @@ static void live_destroy(void *self)
     if (live == NULL) {
         return;
     }
-    rf_image_loader_destroy(live->loader);
-    rf_memory_free(rf_stream_backend(live->stream), RF_MEMORY_DEVICE, live->images);
+    for (int f = 0; f < live->n_feeds; f++) {
+        rf_image_loader_destroy(live->feeds[f].loader);
+        rf_memory_free(rf_stream_backend(live->stream), RF_MEMORY_DEVICE, live->feeds[f].images);
+    }
     rf_free(live->hooks);
     rf_free(live->targets);
     rf_free(live);
 }
 
-/* What the transform makes is what the model takes. */
-static rf_status check_size(const rf_activation_stream_opts *opts)
+/* ---- open --------------------------------------------------------------------------------------
+ */
+
+static rf_status check_size(const rf_vit_config *c, const rf_transform *t)
 {
     rf_status status = RF_OK;
-    const rf_vit_config *c = rf_vit_get_config(opts->vit);
 
-    RF_TRY(rf_transform_check(opts->transform));
-    RF_REQUIRE(rf_transform_height(opts->transform) == c->image_height &&
-                   rf_transform_width(opts->transform) == c->image_width,
-               "the transform makes pictures of %" PRId64 " x %" PRId64
-               ", but the model takes %" PRId64 " x %" PRId64
-               "; preprocessor_config.json and model.image_size must agree",
-               rf_transform_height(opts->transform), rf_transform_width(opts->transform),
-               c->image_height, c->image_width);
+    RF_TRY(rf_transform_check(t));
+    RF_REQUIRE(
+        rf_transform_height(t) == c->image_height && rf_transform_width(t) == c->image_width,
+        "the transform makes pictures of %" PRId64 " x %" PRId64 ", but model %s takes %" PRId64
+        " x %" PRId64 "; preprocessor_config.json and model.image_size must agree",
+        rf_transform_height(t), rf_transform_width(t), c->name, c->image_height, c->image_width);
+fail:
+    return status;
+}
+
+static bool transforms_are_equal(const rf_transform *a, const rf_transform *b)
+{
+    bool same = a->shortest_edge == b->shortest_edge && a->resize_height == b->resize_height &&
+                a->resize_width == b->resize_width && a->filter == b->filter &&
+                a->crop_height == b->crop_height && a->crop_width == b->crop_width &&
+                a->crop_rule == b->crop_rule && a->scale == b->scale &&
+                a->normalise == b->normalise;
+    for (int c = 0; c < 3; c++) {
+        same = same && a->mean[c] == b->mean[c] && a->std[c] == b->std[c];
+    }
+    return same;
+}
+
+/* Give every model that is read its feed; those with one transform share it. */
+static void deal_feeds(live_source *live, const rf_activation_stream_opts *opts,
+                       const rf_reader_opts *readers, int64_t n_readers)
+{
+    bool is_read[RF_MAX_MODELS] = {false};
+
+    for (int64_t r = 0; r < n_readers; r++) {
+        for (int i = 0; i < readers[r].n_sites; i++) {
+            is_read[readers[r].sites[i].model] = true;
+        }
+    }
+    for (int m = 0; m < opts->n_vits; m++) {
+        int f = 0;
+        live->feed_of[m] = -1;
+        if (!is_read[m]) {
+            continue;
+        }
+        while (f < live->n_feeds &&
+               !transforms_are_equal(&live->feeds[f].transform, &opts->transforms[m])) {
+            f++;
+        }
+        if (f == live->n_feeds) {
+            live->feeds[live->n_feeds++].transform = opts->transforms[m];
+        }
+        live->feed_of[m] = f;
+    }
+}
+
+static rf_status open_feed(const live_source *live, const rf_activation_stream_opts *opts,
+                           feed *out)
+{
+    rf_status status = RF_OK;
+    const rf_transform *t = &out->transform;
+    int64_t image_bytes =
+        3 * rf_transform_height(t) * rf_transform_width(t) * (int64_t)sizeof(float);
+    int64_t n_bytes = 0;
+    const rf_image_loader_opts loader = {
+        .list = opts->pictures,
+        .split = opts->split,
+        .transform = *t,
+        .max_images = opts->group_pictures,
+        /* the threads are of the rank: loaders share them */
+        .n_threads = rf_max_i64(1, opts->decode_threads / live->n_feeds),
+        .n_ahead = GROUPS_AHEAD,
+    };
+
+    RF_TRY(rf_mul_i64(opts->group_pictures, image_bytes, "bytes of a group's images", &n_bytes));
+    RF_TRY(rf_memory_alloc(rf_stream_backend(opts->stream), RF_MEMORY_DEVICE, (size_t)n_bytes,
+                           &out->images));
+    RF_TRY(rf_image_loader_create(&loader, &out->loader));
+fail:
+    return status;
+}
+
+static rf_status check_opts(const rf_activation_stream_opts *opts, const rf_reader_opts *readers,
+                            int64_t n_readers)
+{
+    rf_status status = RF_OK;
+
+    RF_TRY(rf_readers_check(readers, n_readers, opts->n_vits));
+    for (int m = 0; m < opts->n_vits; m++) {
+        RF_TRY(check_size(rf_vit_get_config(opts->vits[m]), &opts->transforms[m]));
+    }
     RF_REQUIRE(opts->group_pictures >= 1, "group_pictures=%" PRId64 ", expected >= 1",
                opts->group_pictures);
 fail:
     return status;
 }
 
-static rf_status live_create(const rf_activation_stream_opts *opts, int64_t max_sites,
-                             rf_group_source *out)
+static rf_status live_create(const rf_activation_stream_opts *opts, const rf_reader_opts *readers,
+                             int64_t n_readers, rf_group_source *out)
 {
     rf_status status = RF_OK;
     live_source *live = NULL;
-    const rf_vit_config *config = rf_vit_get_config(opts->vit);
-    int64_t image_bytes =
-        config->n_channels * config->image_height * config->image_width * (int64_t)sizeof(float);
-    int64_t n_bytes = 0;
 
-    RF_TRY(check_size(opts));
+    RF_TRY(check_opts(opts, readers, n_readers));
     RF_ALLOC(live, 1);
-    live->vit = opts->vit;
+    live->n_vits = opts->n_vits;
+    memcpy(live->vits, opts->vits, (size_t)opts->n_vits * sizeof *live->vits);
     live->stream = opts->stream;
     live->pictures = opts->pictures;
     live->split = opts->split;
-    live->max_sites = max_sites;
-    RF_ALLOC(live->targets, max_sites);
-    RF_ALLOC(live->hooks, max_sites);
-    RF_TRY(rf_mul_i64(opts->group_pictures, image_bytes, "bytes of a group's images", &n_bytes));
-    RF_TRY(rf_memory_alloc(rf_stream_backend(opts->stream), RF_MEMORY_DEVICE, (size_t)n_bytes,
-                           &live->images));
-    const rf_image_loader_opts loader = {
-        .list = opts->pictures,
-        .split = opts->split,
-        .transform = *opts->transform,
-        .max_images = opts->group_pictures,
-        .n_threads = opts->decode_threads,
-        .n_ahead = GROUPS_AHEAD,
-    };
-    RF_TRY(rf_image_loader_create(&loader, &live->loader));
+    for (int64_t r = 0; r < n_readers; r++) {
+        live->max_sites += readers[r].n_sites;
+    }
+    RF_ALLOC(live->targets, live->max_sites);
+    RF_ALLOC(live->hooks, live->max_sites);
+    deal_feeds(live, opts, readers, n_readers);
+    for (int f = 0; f < live->n_feeds; f++) {
+        RF_TRY(open_feed(live, opts, &live->feeds[f]));
+    }
     *out = (rf_group_source){
         .self = live,
         .start = live_start,
@@ -194,7 +315,7 @@ rf_status rf_activation_stream_open(const rf_activation_stream_opts *opts,
     rf_stream_frame frame = {
         .stream = opts->stream,
         .comm = opts->comm,
-        .config = rf_vit_get_config(opts->vit),
+        .n_models = opts->n_vits,
         .n_pictures = rf_picture_list_n(opts->pictures, opts->split),
         .group_pictures = opts->group_pictures,
         .pool_groups = opts->pool_groups,
@@ -205,13 +326,16 @@ rf_status rf_activation_stream_open(const rf_activation_stream_opts *opts,
     };
 
     *out = NULL;
-    status = live_create(opts, n_readers, &source);
+    status = live_create(opts, readers, n_readers, &source);
     status = rf_comm_agree(opts->comm, status);
     if (status != RF_OK) {
         if (source.destroy != NULL) {
             source.destroy(source.self);
         }
         return status;
+    }
+    for (int m = 0; m < opts->n_vits; m++) {
+        frame.configs[m] = rf_vit_get_config(opts->vits[m]);
     }
     return rf_activation_stream_assemble(&frame, source, readers, n_readers, out);
 }

@@ -261,7 +261,6 @@ fail:
 rf_token_source rf_pool_find(const rf_activation_stream *st, const rf_reader *rd, int64_t position)
 {
     const rf_pool *pool = &st->pool;
-    const rf_site *site = &st->sites[rd->site];
     int64_t begin = 0, end = 0;
 
     rf_order_pool_span(&st->order, pool->epoch, pool->idx, rd->n_rows, &begin, &end);
@@ -269,12 +268,18 @@ rf_token_source rf_pool_find(const rf_activation_stream *st, const rf_reader *rd
         rf_order_token_at(&st->order, pool->epoch, pool->idx, rd->n_rows, position - begin);
     int64_t slot_idx = t.slot - pool->first_slot;
     const rf_pool_slot *slot = &pool->slots[slot_idx];
-    int64_t local_picture = slot->local * st->order.group_pictures + t.picture;
     return (rf_token_source){
         .owner = slot->owner,
-        .row = local_picture * site->n_rows + rd->first_row - site->first_row + t.row,
+        .local_picture = slot->local * st->order.group_pictures + t.picture,
+        .row = t.row,
         .picture = slot->group * st->order.group_pictures + t.picture,
-        .token = rd->first_row + t.row,
         .is_valid = pool->valid[slot_idx * st->order.group_pictures + t.picture] != 0,
     };
+}
+
+int64_t rf_pool_row(const rf_activation_stream *st, const rf_reader_part *part,
+                    const rf_token_source *source)
+{
+    const rf_site *site = &st->sites[part->site];
+    return source->local_picture * site->n_rows + part->first_row - site->first_row + source->row;
 }

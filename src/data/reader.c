@@ -15,19 +15,13 @@ static rf_status reader_check(const rf_reader_opts *opts)
                opts->total_tokens);
     RF_REQUIRE(opts->total_tokens > 0 || opts->epochs >= 1,
                "epochs=%" PRId64 ", expected >= 1 where total_tokens is 0", opts->epochs);
-    RF_REQUIRE(opts->point.width >= 1, "hook point '%s' has width %" PRId64, opts->point.name,
-               opts->point.width);
+    for (int i = 0; i < opts->n_sites; i++) {
+        const rf_hook_point *point = &opts->sites[i].point;
+        RF_REQUIRE(point->width >= 1, "hook point '%s' has width %" PRId64, point->name,
+                   point->width);
+    }
 fail:
     return status;
-}
-
-static int64_t find_site(const rf_activation_stream *st, const char *name)
-{
-    int64_t s = 0;
-    while (s < st->n_sites && strcmp(st->sites[s].point.name, name) != 0) {
-        s++;
-    }
-    return s;
 }
 
 static void find_share(const rf_activation_stream *st, int64_t n_tokens, int64_t *first,
@@ -48,8 +42,7 @@ static rf_status reserve_batch(rf_activation_stream *st, rf_reader *rd)
     find_share(st, rf_min_i64(rd->opts.batch_tokens, rd->total), &first, &whole);
     find_share(st, rd->total - (rd->n_batches - 1) * rd->opts.batch_tokens, &first, &last);
     int64_t n_rows = rf_max_i64(1, rf_max_i64(whole, last));
-    RF_TRY(rf_mul_i64(n_rows, rd->opts.point.width * (int64_t)sizeof(float), "bytes of a batch",
-                      &n_bytes));
+    RF_TRY(rf_mul_i64(n_rows, rd->width * (int64_t)sizeof(float), "bytes of a batch", &n_bytes));
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)n_bytes, &rd->x));
     void *valid = NULL;
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)n_rows, &valid));
@@ -57,19 +50,92 @@ static rf_status reserve_batch(rf_activation_stream *st, rf_reader *rd)
     RF_ALLOC(rd->valid, n_rows);
     RF_ALLOC(rd->pictures, n_rows);
     RF_ALLOC(rd->tokens, n_rows);
+    RF_ALLOC(rd->classes, n_rows);
 fail:
     return status;
 }
 
-rf_status rf_reader_init(rf_activation_stream *st, const rf_vit_config *config,
+/* Row t of one site must be about what row t of the other is. `rows` [2] are where the class begins
+ * at each; there are equally many. */
+static rf_status check_rows_agree(const rf_stream_frame *frame, const rf_reader_site *a,
+                                  const rf_reader_site *b, const int64_t rows[2], int64_t n_rows)
+{
+    rf_status status = RF_OK;
+    const rf_vit_config *ca = frame->configs[a->model], *cb = frame->configs[b->model];
+    bool has_patches = false;
+
+    for (int64_t t = 0; t < n_rows; t++) {
+        rf_token_class of_a = rf_token_class_of_row(ca, &a->point, rows[0] + t);
+        rf_token_class of_b = rf_token_class_of_row(cb, &b->point, rows[1] + t);
+        if (of_a != of_b) {
+            RF_FAIL(RF_ERR_SETTING,
+                    "sites of one coder need rows that belong together: row %" PRId64
+                    " is a %s at '%s' of %s and a %s at '%s' of %s; use tokens patch or cls",
+                    t, rf_token_class_names[of_a], a->point.name, ca->name,
+                    rf_token_class_names[of_b], b->point.name, cb->name);
+        }
+        has_patches = has_patches || of_a == RF_TOKENS_PATCH;
+    }
+    if (has_patches && memcmp(ca->grid, cb->grid, sizeof ca->grid) != 0) {
+        RF_FAIL(RF_ERR_SETTING,
+                "sites of one coder need patches in the same places: '%s' of %s has %" PRId64
+                " x %" PRId64 " of them and '%s' of %s has %" PRId64 " x %" PRId64,
+                a->point.name, ca->name, ca->grid[1], ca->grid[2], b->point.name, cb->name,
+                cb->grid[1], cb->grid[2]);
+    }
+fail:
+    return status;
+}
+
+/* The reader's rows: every site's columns, and how many rows of the class a picture has. */
+static rf_status find_parts(rf_activation_stream *st, const rf_stream_frame *frame,
+                            const rf_reader_opts *opts, rf_reader *rd)
+{
+    rf_status status = RF_OK;
+    const rf_reader_site *first = &opts->sites[0];
+
+    RF_ALLOC(rd->parts, opts->n_sites);
+    rd->n_parts = opts->n_sites;
+    for (int i = 0; i < opts->n_sites; i++) {
+        const rf_reader_site *site = &opts->sites[i];
+        rf_reader_part *part = &rd->parts[i];
+        int64_t n_rows = 0;
+        RF_TRY(rf_token_class_rows(frame->configs[site->model], &site->point, opts->tokens,
+                                   &part->first_row, &n_rows));
+        if (i > 0 && n_rows != rd->n_rows) {
+            RF_FAIL(RF_ERR_SETTING,
+                    "sites of one coder need equally many rows a picture: '%s' of %s has %" PRId64
+                    " (tokens %s) and '%s' of %s has %" PRId64,
+                    first->point.name, frame->configs[first->model]->name, rd->n_rows,
+                    rf_token_class_names[opts->tokens], site->point.name,
+                    frame->configs[site->model]->name, n_rows);
+        }
+        rd->n_rows = n_rows;
+        const int64_t rows[2] = {rd->parts[0].first_row, part->first_row};
+        RF_TRY(check_rows_agree(frame, first, site, rows, n_rows));
+        part->site = rf_site_find(st->sites, st->n_sites, site);
+        part->width = site->point.width;
+        part->column = rd->width;
+        rd->width += part->width;
+    }
+    RF_ALLOC(rd->row_classes, rd->n_rows);
+    for (int64_t t = 0; t < rd->n_rows; t++) {
+        rd->row_classes[t] = (uint8_t)rf_token_class_of_row(
+            frame->configs[first->model], &first->point, rd->parts[0].first_row + t);
+    }
+fail:
+    return status;
+}
+
+rf_status rf_reader_init(rf_activation_stream *st, const rf_stream_frame *frame,
                          const rf_reader_opts *opts, rf_reader *rd)
 {
     rf_status status = RF_OK;
 
     RF_TRY(reader_check(opts));
     rd->opts = *opts;
-    rd->site = find_site(st, opts->point.name);
-    RF_TRY(rf_token_class_rows(config, &opts->point, opts->tokens, &rd->first_row, &rd->n_rows));
+    rd->opts.sites = NULL;
+    RF_TRY(find_parts(st, frame, opts, rd));
     RF_TRY(
         rf_mul_i64(st->order.n_pictures, rd->n_rows, "tokens of an epoch", &rd->tokens_per_epoch));
     rd->total = opts->total_tokens;
@@ -87,11 +153,14 @@ void rf_reader_fini(rf_activation_stream *st, rf_reader *rd)
 {
     rf_backend *be = rf_stream_backend(st->stream);
 
+    rf_free(rd->classes);
     rf_free(rd->tokens);
     rf_free(rd->pictures);
     rf_free(rd->valid);
     rf_memory_free(be, RF_MEMORY_DEVICE, rd->device_valid);
     rf_memory_free(be, RF_MEMORY_DEVICE, rd->x);
+    rf_free(rd->row_classes);
+    rf_free(rd->parts);
     *rd = (rf_reader){0};
 }
 
@@ -117,11 +186,12 @@ rf_status rf_exchange_scratch_init(rf_activation_stream *st)
         const rf_reader *rd = &st->readers[r];
         int64_t n_rows = rf_min_i64(rd->opts.batch_tokens, rd->total);
         max_batch = rf_max_i64(max_batch, n_rows);
-        RF_TRY(rf_mul_i64(n_rows, rd->opts.point.width * (int64_t)sizeof(float), "bytes of a batch",
-                          &n_bytes));
+        RF_TRY(
+            rf_mul_i64(n_rows, rd->width * (int64_t)sizeof(float), "bytes of a batch", &n_bytes));
         max_bytes = rf_max_i64(max_bytes, n_bytes);
     }
     RF_ALLOC(x->sources, max_batch);
+    RF_ALLOC(x->own, max_batch);
     RF_ALLOC(x->index, max_batch);
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)max_batch * sizeof *x->index, &index));
     x->device_index = index;
@@ -151,6 +221,7 @@ void rf_exchange_scratch_fini(rf_activation_stream *st)
     rf_free(x->send_bytes);
     rf_memory_free(be, RF_MEMORY_DEVICE, x->device_index);
     rf_free(x->index);
+    rf_free(x->own);
     rf_free(x->sources);
     *x = (rf_exchange_scratch){0};
 }
@@ -162,12 +233,12 @@ typedef struct span {
     int64_t n_send;               /* rows that this rank sends */
 } span;
 
-/* Where each token is, and how many bytes go from whom to whom; `index` becomes the rows that this
+/* Where each token is, and how many bytes go from whom to whom; `own` becomes the tokens that this
  * rank sends, receiver by receiver. */
 static void plan_send(rf_activation_stream *st, const rf_reader *rd, span *sp)
 {
     rf_exchange_scratch *x = &st->scratch;
-    int64_t row_bytes = rd->opts.point.width * (int64_t)sizeof(float), receiver = 0;
+    int64_t row_bytes = rd->width * (int64_t)sizeof(float), receiver = 0;
     int64_t n = sp->end - sp->begin;
 
 #pragma omp parallel for schedule(static) if (n >= 1024)
@@ -187,7 +258,7 @@ static void plan_send(rf_activation_stream *st, const rf_reader *rd, span *sp)
             receiver++;
         }
         if (source->owner == st->rank) {
-            x->index[sp->n_send++] = source->row;
+            x->own[sp->n_send++] = i;
             x->send_bytes[receiver] += row_bytes;
         }
         if (receiver == st->rank) {
@@ -206,26 +277,48 @@ static void note_rows(const rf_activation_stream *st, rf_reader *rd, const span 
         if (row >= 0 && row < rd->count) {
             rd->valid[row] = source->is_valid;
             rd->pictures[row] = source->picture;
-            rd->tokens[row] = source->token;
+            rd->tokens[row] = rd->parts[0].first_row + source->row;
+            rd->classes[row] = rd->row_classes[source->row];
         }
     }
 }
 
-/* to[i] = from[index[i]], rows of `width`. */
-static rf_status gather(rf_activation_stream *st, int64_t width, void *from, int64_t n_from,
-                        void *to, int64_t n)
+/* dst[i] = src[index[i]] for the rows of dst. */
+static rf_status gather(rf_activation_stream *st, const rf_view *src, const rf_view *dst)
 {
     rf_status status = RF_OK;
     rf_exchange_scratch *x = &st->scratch;
+    const int64_t n = dst->shape[0];
 
     if (n == 0) {
         return RF_OK;
     }
-    rf_view src = rf_view_2d(from, n_from, width), dst = rf_view_2d(to, n, width);
-    rf_view index = rf_view_nd(x->device_index, RF_I64, 1, (const int64_t[]){n});
+    rf_view index = rf_view_nd(x->device_index, RF_I64, 1, &n);
     RF_TRY(rf_copy_in(st->stream, x->device_index, x->index, (size_t)n * sizeof *x->index));
-    RF_TRY(rf_gather_rows(st->stream, &src, &index, &dst));
+    RF_TRY(rf_gather_rows(st->stream, src, &index, dst));
     RF_TRY(rf_stream_synchronise(st->stream)); /* `index` is written anew */
+fail:
+    return status;
+}
+
+/* The tokens of `own` out of the pool to rows of the reader at `to`, sites side by side. */
+static rf_status gather_own(rf_activation_stream *st, const rf_reader *rd, const span *sp, void *to)
+{
+    rf_status status = RF_OK;
+    rf_exchange_scratch *x = &st->scratch;
+
+    for (int p = 0; p < rd->n_parts; p++) {
+        const rf_reader_part *part = &rd->parts[p];
+        int64_t n_rows =
+            st->pool.capacity * st->order.group_pictures * st->sites[part->site].n_rows;
+        for (int64_t i = 0; i < sp->n_send; i++) {
+            x->index[i] = rf_pool_row(st, part, &x->sources[x->own[i]]);
+        }
+        const rf_view rows = rf_view_2d(st->pool.rows[part->site], n_rows, part->width);
+        rf_view columns = rf_view_2d((float *)to + part->column, sp->n_send, part->width);
+        columns.stride[0] = rd->width;
+        RF_TRY(gather(st, &rows, &columns));
+    }
 fail:
     return status;
 }
@@ -235,7 +328,7 @@ fail:
 static void plan_unpack(rf_activation_stream *st, const rf_reader *rd, const span *sp)
 {
     rf_exchange_scratch *x = &st->scratch;
-    int64_t row_bytes = rd->opts.point.width * (int64_t)sizeof(float), n = 0;
+    int64_t row_bytes = rd->width * (int64_t)sizeof(float), n = 0;
     const rf_token_source *own = x->sources + (rd->begin + rd->first + sp->own_first - sp->begin);
 
     for (int64_t r = 0; r < st->size; r++) {
@@ -252,21 +345,19 @@ static rf_status move_rows(rf_activation_stream *st, rf_reader *rd, const span *
 {
     rf_status status = RF_OK;
     rf_exchange_scratch *x = &st->scratch;
-    const rf_site *site = &st->sites[rd->site];
-    int64_t width = rd->opts.point.width;
-    int64_t n_rows = st->pool.capacity * st->order.group_pictures * site->n_rows;
-    void *rows = st->pool.rows[rd->site];
-    char *to = (char *)rd->x + sp->own_first * width * (int64_t)sizeof(float);
+    float *to = (float *)rd->x + sp->own_first * rd->width;
 
     if (st->size == 1) {
-        return gather(st, width, rows, n_rows, to, sp->n_send);
+        return gather_own(st, rd, sp, to);
     }
-    status = gather(st, width, rows, n_rows, x->send, sp->n_send);
+    status = gather_own(st, rd, sp, x->send);
     RF_TRY(rf_comm_agree(st->comm, status));
     status = rf_all_to_all(st->stream, st->comm, x->send, x->send_bytes, x->recv, x->recv_bytes);
     if (status == RF_OK && sp->own_count > 0) {
         plan_unpack(st, rd, sp);
-        status = gather(st, width, x->recv, sp->own_count, to, sp->own_count);
+        const rf_view from = rf_view_2d(x->recv, sp->own_count, rd->width);
+        const rf_view share = rf_view_2d(to, sp->own_count, rd->width);
+        status = gather(st, &from, &share);
     }
     RF_TRY(rf_comm_agree(st->comm, status));
 fail:
@@ -290,7 +381,7 @@ rf_status rf_reader_fill(rf_activation_stream *st, rf_reader *rd)
     }
     RF_BUG(sp.begin >= pool_begin,
            "token %" PRId64 " of '%s' is behind the pool that begins with %" PRId64, sp.begin,
-           rd->opts.point.name, pool_begin);
+           st->sites[rd->parts[0].site].point.name, pool_begin);
     RF_TRY(rf_pool_require(st, st->at));
     int64_t own_begin = rf_max_i64(sp.begin - rd->begin, rd->first);
     int64_t own_end = rf_min_i64(sp.end - rd->begin, rd->first + rd->count);

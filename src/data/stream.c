@@ -6,28 +6,73 @@
 /* ---- open and close ---------------------------------------------------------------------------
  */
 
-rf_status rf_site_list(const rf_vit_config *config, const rf_reader_opts *readers,
+rf_status rf_readers_check(const rf_reader_opts *readers, int64_t n_readers, int n_models)
+{
+    rf_status status = RF_OK;
+
+    RF_REQUIRE(n_models >= 1 && n_models <= RF_MAX_MODELS, "%d models, expected 1 to %d", n_models,
+               RF_MAX_MODELS);
+    RF_REQUIRE(n_readers >= 1, "a stream needs a reader");
+    for (int64_t r = 0; r < n_readers; r++) {
+        const rf_reader_opts *opts = &readers[r];
+        RF_REQUIRE(opts->sites != NULL && opts->n_sites >= 1 && opts->n_sites <= 2 * RF_MAX_SITES,
+                   "reader %" PRId64 " has %d sites, expected 1 to %d", r, opts->n_sites,
+                   2 * RF_MAX_SITES);
+        for (int i = 0; i < opts->n_sites; i++) {
+            RF_REQUIRE(opts->sites[i].model >= 0 && opts->sites[i].model < n_models,
+                       "reader %" PRId64 ": there is no model %d", r, opts->sites[i].model);
+        }
+    }
+fail:
+    return status;
+}
+
+int64_t rf_site_find(const rf_site *sites, int64_t n, const rf_reader_site *wanted)
+{
+    int64_t s = 0;
+    while (s < n && (sites[s].model != wanted->model ||
+                     strcmp(sites[s].point.name, wanted->point.name) != 0)) {
+        s++;
+    }
+    return s;
+}
+
+/* Put a reader's site into `sites`, or widen the one that is there. */
+static rf_status add_site(const rf_stream_frame *frame, const rf_reader_site *wanted,
+                          rf_token_class tokens, rf_site *sites, int64_t *n)
+{
+    rf_status status = RF_OK;
+    int64_t first = 0, count = 0, s = rf_site_find(sites, *n, wanted);
+
+    RF_TRY(
+        rf_token_class_rows(frame->configs[wanted->model], &wanted->point, tokens, &first, &count));
+    if (s == *n) {
+        sites[(*n)++] = (rf_site){wanted->model, wanted->point, first, count};
+        return RF_OK;
+    }
+    int64_t end = rf_max_i64(first + count, sites[s].first_row + sites[s].n_rows);
+    sites[s].first_row = rf_min_i64(first, sites[s].first_row);
+    sites[s].n_rows = end - sites[s].first_row;
+fail:
+    return status;
+}
+
+rf_status rf_site_list(const rf_stream_frame *frame, const rf_reader_opts *readers,
                        int64_t n_readers, rf_site **out, int64_t *n)
 {
     rf_status status = RF_OK;
     rf_site *sites = NULL;
-    int64_t n_sites = 0;
+    int64_t n_sites = 0, n_most = 0;
 
-    RF_REQUIRE(n_readers >= 1, "a stream needs a reader");
-    RF_ALLOC(sites, n_readers);
+    RF_TRY(rf_readers_check(readers, n_readers, frame->n_models));
     for (int64_t r = 0; r < n_readers; r++) {
-        int64_t first = 0, count = 0, s = 0;
-        RF_TRY(rf_token_class_rows(config, &readers[r].point, readers[r].tokens, &first, &count));
-        while (s < n_sites && strcmp(sites[s].point.name, readers[r].point.name) != 0) {
-            s++;
+        n_most += readers[r].n_sites;
+    }
+    RF_ALLOC(sites, n_most);
+    for (int64_t r = 0; r < n_readers; r++) {
+        for (int i = 0; i < readers[r].n_sites; i++) {
+            RF_TRY(add_site(frame, &readers[r].sites[i], readers[r].tokens, sites, &n_sites));
         }
-        if (s == n_sites) {
-            sites[n_sites++] = (rf_site){readers[r].point, first, count};
-            continue;
-        }
-        int64_t end = rf_max_i64(first + count, sites[s].first_row + sites[s].n_rows);
-        sites[s].first_row = rf_min_i64(first, sites[s].first_row);
-        sites[s].n_rows = end - sites[s].first_row;
     }
     *out = sites;
     *n = n_sites;
@@ -47,12 +92,12 @@ static rf_status init_parts(rf_activation_stream *st, const rf_stream_frame *fra
                "max_bad_share=%g, expected 0 to 1", frame->max_bad_share);
     RF_TRY(rf_order_init(&st->order, frame->seed, frame->n_pictures, frame->group_pictures,
                          frame->pool_groups));
-    RF_TRY(rf_site_list(frame->config, readers, n_readers, &st->sites, &st->n_sites));
+    RF_TRY(rf_site_list(frame, readers, n_readers, &st->sites, &st->n_sites));
     RF_ALLOC(st->readers, n_readers);
     st->n_readers = n_readers;
     for (int64_t r = 0; r < n_readers; r++) {
         rf_reader *rd = &st->readers[r];
-        RF_TRY(rf_reader_init(st, frame->config, &readers[r], rd));
+        RF_TRY(rf_reader_init(st, frame, &readers[r], rd));
         n_epochs = rf_max_i64(n_epochs, rf_ceil_div(rd->total, rd->tokens_per_epoch));
     }
     RF_TRY(rf_exchange_scratch_init(st));
@@ -83,7 +128,11 @@ static rf_status check_agreement(const rf_comm *comm, const rf_stream_frame *fra
     settings = hash_i64(settings, frame->pool_groups);
     settings = hash_i64(settings, frame->keep_bytes);
     for (int64_t r = 0; r < n_readers; r++) {
-        settings = rf_hash(settings, readers[r].point.name, strlen(readers[r].point.name));
+        for (int i = 0; i < readers[r].n_sites; i++) {
+            const rf_reader_site *site = &readers[r].sites[i];
+            settings = hash_i64(settings, site->model);
+            settings = rf_hash(settings, site->point.name, strlen(site->point.name) + 1);
+        }
         settings = hash_i64(settings, (int64_t)readers[r].tokens);
         settings = hash_i64(settings, readers[r].batch_tokens);
         settings = hash_i64(settings, readers[r].epochs);
@@ -260,7 +309,7 @@ rf_status rf_activation_stream_next(rf_activation_stream *st, int64_t reader, rf
     }
     RF_TRY(rf_copy_in(st->stream, rd->device_valid, rd->valid, (size_t)rd->count));
     *out = (rf_token_batch){
-        .x = rf_view_2d(rd->x, rd->count, rd->opts.point.width),
+        .x = rf_view_2d(rd->x, rd->count, rd->width),
         .row_valid = rd->device_valid,
         .first_row = rd->first,
         .n_rows = rd->end - rd->begin,
@@ -268,6 +317,7 @@ rf_status rf_activation_stream_next(rf_activation_stream *st, int64_t reader, rf
         .batch_idx = rd->taken,
         .pictures = rd->pictures,
         .tokens = rd->tokens,
+        .classes = rd->classes,
     };
     rf_reader_begin_batch(st, rd, rd->taken + 1);
     *has = true;

@@ -19,19 +19,20 @@ static int64_t choose(const rf_activation_stream *st, const rf_reader *rd, int64
     return n_out;
 }
 
-/* This rank's rows of the sample, in its order; `out` has room. */
+/* This rank's rows of the sample, in its order, sites side by side; `out` has room. */
 static rf_status read_own(rf_activation_stream *st, const rf_reader *rd,
                           const rf_token_source *sources, int64_t n, float *out)
 {
     rf_status status = RF_OK;
-    int64_t width = rd->opts.point.width;
-    const float *rows = st->pool.rows[rd->site];
 
     for (int64_t i = 0; i < n; i++) {
-        if (sources[i].owner == st->rank) {
-            RF_TRY(rf_copy_out(st->stream, out, rows + sources[i].row * width,
-                               (size_t)width * sizeof *out));
-            out += width;
+        for (int p = 0; sources[i].owner == st->rank && p < rd->n_parts; p++) {
+            const rf_reader_part *part = &rd->parts[p];
+            const float *rows = st->pool.rows[part->site];
+            RF_TRY(rf_copy_out(st->stream, out,
+                               rows + rf_pool_row(st, part, &sources[i]) * part->width,
+                               (size_t)part->width * sizeof *out));
+            out += part->width;
         }
     }
     RF_TRY(rf_stream_synchronise(st->stream));
@@ -44,7 +45,7 @@ static rf_status gather_sample(rf_activation_stream *st, const rf_reader *rd,
                                const rf_token_source *sources, int64_t n, float *out)
 {
     rf_status status = RF_OK;
-    int64_t width = rd->opts.point.width;
+    int64_t width = rd->width;
     float *own = NULL, *by_rank = NULL;
     int64_t *n_bytes = NULL, *next = NULL;
 
@@ -90,7 +91,7 @@ rf_status rf_activation_stream_sample(rf_activation_stream *st, int64_t reader, 
                "reader=%" PRId64 " of %" PRId64 ", n=%" PRId64 ", expected >= 0", reader,
                st->n_readers, n);
     const rf_reader *rd = &st->readers[reader];
-    *width = rd->opts.point.width;
+    *width = rd->width;
     RF_TRY(rf_pool_require(st, 0));
     rf_order_pool_span(&st->order, st->pool.epoch, 0, rd->n_rows, &begin, &end);
     n = rf_min_i64(n, rf_min_i64(end, rd->total));

@@ -25,6 +25,18 @@ fail:
     return status;
 }
 
+rf_token_class rf_token_class_of_row(const rf_vit_config *config, const rf_hook_point *point,
+                                     int64_t row)
+{
+    if (point->shape == RF_HOOK_POOLED) {
+        return RF_TOKENS_CLS;
+    }
+    if (point->shape == RF_HOOK_PATCHES || row >= config->n_prefix) {
+        return RF_TOKENS_PATCH;
+    }
+    return row >= config->n_prefix - config->n_registers ? RF_TOKENS_REGISTER : RF_TOKENS_CLS;
+}
+
 /* Of a point that has the model's prefix tokens and patches. */
 static rf_status rows_of_tokens(const rf_vit_config *config, const rf_hook_point *point,
                                 rf_token_class tokens, int64_t *first, int64_t *n_rows)

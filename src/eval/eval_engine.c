@@ -1,5 +1,5 @@
-/* What a measurement needs: hook points and ablations that coders share, places in the arena of
- * sums, the choice of pictures, buffers. */
+/* What a measurement needs beside sites: the choice of pictures, feeds, places in the arena of
+ * sums, buffers. */
 #include "eval_impl.h"
 
 #include <string.h>
@@ -53,152 +53,107 @@ fail:
     return status;
 }
 
-/* ---- which hook points ------------------------------------------------------------------------
+/* ---- feeds ------------------------------------------------------------------------------------
  */
 
-static rf_status read_tokens(void *user, const rf_hook_point *point, const rf_view *act,
-                             rf_stream *s)
+static bool transforms_are_equal(const rf_transform *a, const rf_transform *b)
 {
-    rf_status status = RF_OK;
-    const rf_eval_site *site = user;
-    const int64_t n = rf_view_n_elems(act);
-
-    RF_BUG(n % (site->n_positions * site->width) == 0,
-           "%s holds %" PRId64 " values, expected some times %" PRId64 " x %" PRId64, point->name,
-           n, site->n_positions, site->width);
-    RF_TRY(rf_copy_within(s, site->act, act->data, (size_t)n * sizeof *site->act));
-fail:
-    return status;
-}
-
-static rf_status read_resid(void *user, const rf_hook_point *point, const rf_view *act,
-                            rf_stream *s)
-{
-    const rf_eval_site *site = user;
-    (void)point;
-    return rf_copy_within(s, site->resid, act->data, (size_t)rf_view_n_elems(act) * sizeof(float));
-}
-
-/* Swapped passes begin at the block of the site: what lies before it does not change. */
-static rf_status add_resid(rf_eval_engine *e, rf_eval_site *site)
-{
-    rf_status status = RF_OK;
-    const rf_vit_config *c = rf_vit_get_config(e->job->vit);
-    char name[RF_NAME_LEN];
-    rf_hook *read = &e->reads[e->n_reads];
-
-    if (!e->job->settings.substitution || site->point.layer < 0 ||
-        site->point.layer >= c->n_layers) {
-        return RF_OK;
+    bool same = a->shortest_edge == b->shortest_edge && a->resize_height == b->resize_height &&
+                a->resize_width == b->resize_width && a->filter == b->filter &&
+                a->crop_height == b->crop_height && a->crop_width == b->crop_width &&
+                a->crop_rule == b->crop_rule && a->scale == b->scale &&
+                a->normalise == b->normalise;
+    for (int c = 0; c < 3; c++) {
+        same = same && a->mean[c] == b->mean[c] && a->std[c] == b->std[c];
     }
-    RF_TRY(rf_format(name, sizeof name, "blocks.%" PRId64 ".hook_resid_pre", site->point.layer));
-    *read = (rf_hook){.fn = read_resid, .user = site};
-    RF_TRY(rf_vit_hook_find(c, name, &read->point));
+    return same;
+}
+
+static rf_status open_feed(rf_eval_engine *e, const rf_eval_model *model, rf_eval_feed *feed)
+{
+    rf_status status = RF_OK;
+    const rf_transform *t = model->transform;
+    const int64_t n_pixels =
+        rf_vit_get_config(model->vit)->n_channels * rf_transform_height(t) * rf_transform_width(t);
+    const rf_image_loader_opts opts = {.list = e->job->pictures,
+                                       .split = e->split,
+                                       .transform = *t,
+                                       .max_images = e->batch,
+                                       .n_threads = e->job->decode_threads};
+
+    feed->transform = t;
     RF_TRY(rf_memory_alloc(rf_stream_backend(e->job->stream), RF_MEMORY_DEVICE,
-                           (size_t)(e->batch * c->n_tokens * c->d_model) * sizeof *site->resid,
-                           (void **)&site->resid));
-    e->n_reads++;
+                           (size_t)(e->batch * n_pixels) * sizeof *feed->images,
+                           (void **)&feed->images));
+    RF_TRY(rf_image_loader_create(&opts, &feed->loader));
 fail:
     return status;
 }
 
-/* The site of `part`, made if it is the first to read there. */
-static rf_status find_site(rf_eval_engine *e, rf_eval_part *part)
+/* Models of one transform share their pictures. */
+static rf_status open_feeds(rf_eval_engine *e)
 {
     rf_status status = RF_OK;
-    const rf_coder *coder = part->coder->coder;
-    const int64_t width = part->layout.width, n_positions = part->layout.n_positions;
-    int64_t i = 0;
 
-    while (i < e->n_sites && strcmp(e->sites[i].point.name, part->coder->point.name) != 0) {
-        i++;
-    }
-    part->site = i;
-    if (i < e->n_sites) {
-        return RF_OK;
-    }
-    rf_eval_site *site = &e->sites[e->n_sites++];
-    *site = (rf_eval_site){.point = part->coder->point, .n_positions = n_positions, .width = width};
-    e->reads[e->n_reads++] = (rf_hook){.point = site->point, .fn = read_tokens, .user = site};
-    RF_TRY(add_resid(e, site));
-    RF_TRY(rf_memory_alloc(rf_stream_backend(e->job->stream), RF_MEMORY_DEVICE,
-                           (size_t)(e->batch * n_positions * width) * sizeof *site->act,
-                           (void **)&site->act));
-    RF_ALLOC(site->act_host, e->batch * n_positions * width);
-    RF_ALLOC(site->shift, width);
-    RF_TRY(rf_copy_out(e->job->stream, site->shift, rf_coder_view(coder, RF_CODER_B_DEC).data,
-                       (size_t)width * sizeof *site->shift));
-    RF_TRY(rf_stream_synchronise(e->job->stream));
-fail:
-    return status;
-}
-
-static rf_status find_ablation(rf_eval_engine *e, rf_eval_part *part)
-{
-    rf_status status = RF_OK;
-    const rf_token_span span = part->layout.spans[RF_EVAL_ALL];
-    int64_t i = 0;
-
-    while (i < e->n_ablations &&
-           (e->ablations[i].site != part->site || e->ablations[i].span.first != span.first ||
-            e->ablations[i].span.count != span.count)) {
-        i++;
-    }
-    part->ablation = i;
-    if (i == e->n_ablations) {
-        rf_eval_ablation *ablation = &e->ablations[e->n_ablations++];
-        *ablation = (rf_eval_ablation){.site = part->site, .span = span};
-        RF_ALLOC(ablation->mean, part->layout.width);
+    RF_ALLOC(e->feeds, e->job->n_models);
+    for (int m = 0; m < e->job->n_models; m++) {
+        rf_eval_runner *runner = &e->runners[m];
+        int f = 0;
+        if (runner->n_reads == 0) {
+            continue;
+        }
+        while (f < e->n_feeds &&
+               !transforms_are_equal(e->feeds[f].transform, runner->model->transform)) {
+            f++;
+        }
+        runner->feed = f;
+        if (f == e->n_feeds) {
+            e->n_feeds++;
+            RF_TRY(open_feed(e, runner->model, &e->feeds[f]));
+        }
     }
 fail:
-    return status;
-}
-
-static rf_status init_part(rf_eval_engine *e, int64_t idx)
-{
-    rf_status status = RF_OK;
-    const rf_eval_coder *coder = &e->job->coders[idx];
-    rf_eval_part *part = &e->parts[idx];
-
-    part->coder = coder;
-    part->n_latents = rf_coder_n_latents(coder->coder);
-    RF_TRY(rf_token_layout_init(rf_vit_get_config(e->job->vit), &coder->point, coder->tokens,
-                                &part->layout));
-    RF_REQUIRE(rf_coder_width(coder->coder) == part->layout.width,
-               "a coder of width %" PRId64 ", but %s is %" PRId64 " wide",
-               rf_coder_width(coder->coder), coder->point.name, part->layout.width);
-    RF_ALLOC(part->fired, part->n_latents);
-    RF_TRY(find_site(e, part));
-    RF_TRY(find_ablation(e, part));
-    e->max_rows = rf_max_i64(e->max_rows, e->batch * part->layout.spans[RF_EVAL_ALL].count);
-    e->max_width = rf_max_i64(e->max_width, part->layout.width);
-fail:
-    if (status != RF_OK) {
-        rf_error_context("coder %s", coder->name);
-    }
     return status;
 }
 
 /* ---- sums and buffers -------------------------------------------------------------------------
  */
 
+/* `n` places of the arena. */
+static int64_t take(int64_t *at, int64_t n)
+{
+    *at += n;
+    return *at - n;
+}
+
 static void place_sums(rf_eval_engine *e)
 {
     int64_t at = RF_SUM_HEAD;
+    for (int m = 0; m < e->job->n_models; m++) {
+        e->runners[m].sums_at = take(&at, RF_SUM_MODEL);
+    }
     for (int64_t i = 0; i < e->n_sites; i++) {
-        e->sites[i].sums_at = at;
-        at += rf_site_sums_len(e->sites[i].n_positions, e->sites[i].width);
+        rf_eval_site *site = &e->sites[i];
+        site->sums_at =
+            take(&at, site->is_target ? rf_site_sums_len(site->n_positions, site->width) : 0);
     }
     for (int64_t i = 0; i < e->n_ablations; i++) {
-        e->ablations[i].zero_at = at;
-        at += RF_SUM_SWAP;
+        e->ablations[i].zero_at = take(&at, RF_SUM_SWAP);
     }
     for (int64_t i = 0; i < e->job->n_coders; i++) {
-        e->parts[i].sums_at = at;
-        e->parts[i].swap_at = at + RF_CODER_SUMS_LEN;
-        at += RF_CODER_SUMS_LEN + RF_SUM_SWAP;
+        rf_eval_part *part = &e->parts[i];
+        part->sums_at = take(&at, RF_CODER_SUMS_LEN);
+        part->swap_at = take(&at, RF_SUM_SWAP);
+        part->site_sums_at = take(&at, part->out.n > 1 ? part->out.n * RF_CODER_SUMS_LEN : 0);
     }
     e->n_sums = at;
+}
+
+/* Entries that one row may have. */
+static int64_t row_capacity(const rf_coder *coder)
+{
+    const int64_t k = rf_coder_k(coder);
+    return rf_coder_rows_for(coder, k) >= 1 ? k : rf_coder_n_latents(coder);
 }
 
 /* Room for the codes of as many rows as a coder encodes at once. */
@@ -207,11 +162,10 @@ static int64_t codes_capacity(const rf_eval_engine *e)
     int64_t capacity = 1;
     for (int64_t i = 0; i < e->job->n_coders; i++) {
         const rf_coder *coder = e->job->coders[i].coder;
-        const int64_t n_latents = rf_coder_n_latents(coder);
-        const int64_t all = e->max_rows * rf_coder_k(coder);
-        const bool may_be_dense = rf_coder_architecture(coder)->may_be_dense;
+        const int64_t n_latents = rf_coder_n_latents(coder), row = row_capacity(coder);
+        const int64_t all = e->batch * e->parts[i].in.n_rows * row;
         capacity = rf_max_i64(
-            capacity, may_be_dense ? rf_min_i64(all, rf_max_i64(n_latents, DENSE_CAPACITY)) : all);
+            capacity, row == n_latents ? rf_min_i64(all, rf_max_i64(row, DENSE_CAPACITY)) : all);
     }
     return capacity;
 }
@@ -222,31 +176,51 @@ static rf_status device_floats(const rf_eval_engine *e, int64_t n, float **out)
                            (size_t)n * sizeof **out, (void **)out);
 }
 
-static rf_status init_buffers(rf_eval_engine *e)
+static rf_status init_device(rf_eval_engine *e)
 {
     rf_status status = RF_OK;
-    const rf_vit_config *c = rf_vit_get_config(e->job->vit);
-    const rf_transform *t = e->job->transform;
+    rf_backend *be = rf_stream_backend(e->job->stream);
     const int64_t n_cells = e->max_rows * e->max_width;
 
-    RF_TRY(device_floats(
-        e, e->batch * c->n_channels * rf_transform_height(t) * rf_transform_width(t), &e->images));
     RF_TRY(device_floats(e, n_cells, &e->rows));
+    RF_TRY(device_floats(e, n_cells, &e->seen));
     RF_TRY(device_floats(e, n_cells, &e->swap));
-    RF_TRY(rf_memory_alloc(rf_stream_backend(e->job->stream), RF_MEMORY_DEVICE, (size_t)e->max_rows,
-                           (void **)&e->row_valid));
-    RF_TRY(rf_codes_create(rf_stream_backend(e->job->stream), e->max_rows, codes_capacity(e),
-                           &e->codes));
+    RF_TRY(device_floats(e, e->max_rows * e->max_in, &e->row_shift));
+    RF_TRY(device_floats(e, e->max_rows * e->max_in, &e->row_scale));
+    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)e->max_rows, (void **)&e->row_valid));
+    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)e->max_rows * sizeof *e->row_k,
+                           (void **)&e->row_k));
+    RF_TRY(rf_codes_create(be, e->max_rows, codes_capacity(e), &e->codes));
+fail:
+    return status;
+}
+
+static rf_status init_host(rf_eval_engine *e)
+{
+    rf_status status = RF_OK;
+    const int64_t n_cells = e->max_rows * e->max_width;
+    int64_t d_out = 0, n_classes = 0;
+
+    for (int m = 0; m < e->job->n_models; m++) {
+        rf_eval_runner *runner = &e->runners[m];
+        const rf_vit_config *c = rf_vit_get_config(runner->model->vit);
+        d_out = rf_max_i64(d_out, c->d_out);
+        n_classes = rf_max_i64(n_classes, c->n_classes);
+        if (e->job->settings.substitution && runner->n_reads > 0) {
+            RF_ALLOC(runner->clean, e->n_local * c->d_out);
+        }
+    }
+    RF_ALLOC(e->valid, e->batch);
+    RF_ALLOC(e->x, n_cells);
+    RF_ALLOC(e->y, n_cells);
+    RF_ALLOC(e->y_hat, n_cells);
+    RF_ALLOC(e->row_valid_host, e->max_rows);
+    RF_ALLOC(e->row_k_host, e->max_rows);
     RF_ALLOC(e->row_start, e->max_rows + 1);
     RF_ALLOC(e->latent, e->codes.capacity);
     RF_ALLOC(e->n_active, e->max_rows);
-    RF_ALLOC(e->swap_host, n_cells);
-    RF_ALLOC(e->row_valid_host, e->max_rows);
-    RF_ALLOC(e->embedding, e->batch * c->d_out);
-    RF_ALLOC(e->logits, e->batch * c->n_classes);
-    if (e->job->settings.substitution) {
-        RF_ALLOC(e->clean, e->n_local * c->d_out);
-    }
+    RF_ALLOC(e->embedding, e->batch * d_out);
+    RF_ALLOC(e->logits, e->batch * n_classes);
     RF_ALLOC(e->group, e->n_sums);
     RF_ALLOC(e->total, e->n_sums);
 fail:
@@ -257,70 +231,53 @@ rf_status rf_eval_engine_init(rf_eval_engine *e)
 {
     rf_status status = RF_OK;
     const rf_eval_settings *settings = &e->job->settings;
-    const int64_t n_coders = e->job->n_coders;
 
-    RF_REQUIRE(n_coders >= 1, "n_coders = %" PRId64 ", expected >= 1", n_coders);
+    RF_REQUIRE(e->job->n_coders >= 1, "n_coders = %" PRId64 ", expected >= 1", e->job->n_coders);
     RF_REQUIRE(settings->micro_batch >= 1, "micro_batch = %" PRId64 ", expected >= 1",
                settings->micro_batch);
     e->batch = settings->micro_batch;
     RF_TRY(choose_pictures(e, e->split == RF_SPLIT_HELD_OUT ? settings->max_held_out
                                                             : settings->max_trained_on));
     RF_TRY(deal_pictures(e));
-    RF_ALLOC(e->parts, n_coders);
-    RF_ALLOC(e->sites, n_coders);
-    RF_ALLOC(e->reads, 2 * n_coders);
-    RF_ALLOC(e->ablations, n_coders);
-    for (int64_t i = 0; i < n_coders; i++) {
-        RF_TRY(init_part(e, i));
-    }
+    RF_TRY(rf_eval_sites_init(e));
+    RF_TRY(open_feeds(e));
     place_sums(e);
-    RF_TRY(init_buffers(e));
+    RF_TRY(init_device(e));
+    RF_TRY(init_host(e));
 fail:
     return status;
 }
 
-static void free_parts(rf_eval_engine *e, rf_backend *be)
+static void free_feeds(rf_eval_engine *e, rf_backend *be)
 {
-    for (int64_t i = 0; i < e->n_sites; i++) {
-        rf_memory_free(be, RF_MEMORY_DEVICE, e->sites[i].act);
-        rf_memory_free(be, RF_MEMORY_DEVICE, e->sites[i].resid);
-        rf_free(e->sites[i].act_host);
-        rf_free(e->sites[i].shift);
+    for (int f = 0; f < e->n_feeds; f++) {
+        rf_image_loader_destroy(e->feeds[f].loader);
+        rf_memory_free(be, RF_MEMORY_DEVICE, e->feeds[f].images);
     }
-    for (int64_t i = 0; i < e->n_ablations; i++) {
-        rf_free(e->ablations[i].mean);
+    rf_free(e->feeds);
+    for (int m = 0; e->runners != NULL && m < e->job->n_models; m++) {
+        rf_free(e->runners[m].clean);
     }
-    for (int64_t i = 0; e->parts != NULL && i < e->job->n_coders; i++) {
-        rf_free(e->parts[i].fired);
-    }
-    rf_free(e->sites);
-    rf_free(e->reads);
-    rf_free(e->ablations);
-    rf_free(e->parts);
 }
 
 void rf_eval_engine_fini(rf_eval_engine *e)
 {
     rf_backend *be = rf_stream_backend(e->job->stream);
+    void *device[] = {e->rows,      e->seen,      e->swap, e->row_shift,
+                      e->row_scale, e->row_valid, e->row_k};
+    void *host[] = {e->total,          e->group,       e->logits,    e->embedding,
+                    e->n_active,       e->latent,      e->row_start, e->row_k_host,
+                    e->row_valid_host, e->y_hat,       e->y,         e->x,
+                    e->valid,          e->local_first, e->local,     e->chosen};
 
-    rf_free(e->total);
-    rf_free(e->group);
-    rf_free(e->clean);
-    rf_free(e->logits);
-    rf_free(e->embedding);
-    rf_free(e->row_valid_host);
-    rf_free(e->swap_host);
-    rf_free(e->n_active);
-    rf_free(e->latent);
-    rf_free(e->row_start);
     rf_codes_destroy(be, &e->codes);
-    rf_memory_free(be, RF_MEMORY_DEVICE, e->row_valid);
-    rf_memory_free(be, RF_MEMORY_DEVICE, e->swap);
-    rf_memory_free(be, RF_MEMORY_DEVICE, e->rows);
-    rf_memory_free(be, RF_MEMORY_DEVICE, e->images);
-    free_parts(e, be);
-    rf_free(e->local_first);
-    rf_free(e->local);
-    rf_free(e->chosen);
+    for (size_t i = 0; i < sizeof device / sizeof device[0]; i++) {
+        rf_memory_free(be, RF_MEMORY_DEVICE, device[i]);
+    }
+    for (size_t i = 0; i < sizeof host / sizeof host[0]; i++) {
+        rf_free(host[i]);
+    }
+    free_feeds(e, be);
+    rf_eval_sites_fini(e);
     *e = (rf_eval_engine){.job = NULL};
 }

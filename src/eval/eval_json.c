@@ -7,6 +7,9 @@ typedef struct figure {
 
 /* What each key means; the text goes into the file. */
 static const figure formulas[] = {
+    {"x", "the activations that are to be reconstructed, as the model gives them: a transcoder's "
+          "are its target's, of several sites side by side; x_hat: the reconstruction, with the "
+          "coder's normalisation undone"},
     {"l0", "mean over tokens of the number of latents with a value > 0"},
     {"explained_variance",
      "1 - sum |x - x_hat|^2 / sum |x - mean|^2, the mean over the tokens of the same row"},
@@ -17,14 +20,31 @@ static const figure formulas[] = {
     {"cosine", "mean over tokens of x.x_hat / (|x| |x_hat|), 0 where a norm is 0"},
     {"alive_percent", "100 * latents with a value > 0 on at least one of the tokens / latents"},
     {"cosine_spliced", "mean over pictures of the cosine between the final embedding and the one "
-                       "with x_hat in the place of the tokens that the coder sees"},
+                       "with x_hat in the place of x"},
     {"cosine_zero", "the same with zeros in their place"},
     {"cosine_mean", "the same with the mean of those tokens over this split in their place"},
     {"ce", "mean over labelled pictures of the cross entropy of the model's logits, nats"},
-    {"ce_spliced", "the same with x_hat in the place of the tokens that the coder sees"},
+    {"ce_spliced", "the same with x_hat in the place of x"},
     {"ce_zero", "the same with zeros in their place"},
     {"ce_recovered_percent", "100 * (ce_zero - ce_spliced) / (ce_zero - ce)"},
 };
+
+const char *rf_substitution_text(rf_substitution_kind kind)
+{
+    switch (kind) {
+    case RF_SUBSTITUTION_OFF:
+        break;
+    case RF_SUBSTITUTION_INPUT:
+        return "the tokens that the coder sees";
+    case RF_SUBSTITUTION_TARGET:
+        return "the target's tokens, made of the untouched input";
+    case RF_SUBSTITUTION_ALL_SITES:
+        return "all sites at once, from the untouched activations";
+    case RF_SUBSTITUTION_SEVERAL_MODELS:
+        return "none: the sites are of several models";
+    }
+    return "none: not asked for";
+}
 
 static rf_status append_key(rf_str *out, int indent, const char *key)
 {
@@ -93,6 +113,35 @@ fail:
     return status;
 }
 
+/* What each of several sites has of it, over all tokens that the coder sees. */
+static rf_status append_sites(rf_str *out, const rf_coder_figures *coder)
+{
+    rf_status status = RF_OK;
+
+    if (coder->n_sites == 0) {
+        return RF_OK;
+    }
+    RF_TRY(rf_str_append(out, "          \"sites\": [\n"));
+    for (int64_t i = 0; i < coder->n_sites; i++) {
+        const rf_site_figures *site = &coder->sites[i];
+        const rf_token_figures *f = &site->by_class[RF_EVAL_ALL];
+        const number numbers[] = {
+            {"explained_variance", f->explained_variance},
+            {"explained_variance_by_position", f->explained_variance_by_position},
+            {"mse", f->mse},
+            {"squared_error", f->squared_error},
+            {"cosine", f->cosine}};
+        RF_TRY(rf_str_append(out, "            {\"site\": "));
+        RF_TRY(rf_json_append_str(out, site->site));
+        RF_TRY(rf_str_append(out, ", \"width\": %" PRId64, site->width));
+        RF_TRY(append_numbers(out, numbers, 5));
+        RF_TRY(rf_str_append(out, "}%s\n", i + 1 < coder->n_sites ? "," : ""));
+    }
+    RF_TRY(rf_str_append(out, "          ],\n"));
+fail:
+    return status;
+}
+
 static rf_status append_substitution(rf_str *out, const rf_substitution_figures *f)
 {
     rf_status status = RF_OK;
@@ -104,6 +153,7 @@ static rf_status append_substitution(rf_str *out, const rf_substitution_figures 
                                 {"ce_zero", f->ce_zero},
                                 {"ce_recovered_percent", f->ce_recovered}};
 
+    RF_TRY(append_text(out, 10, "substitution", rf_substitution_text(f->kind)));
     RF_TRY(rf_str_append(out, "          \"embedding\": {\"n_pictures\": %" PRId64, f->n_pictures));
     RF_TRY(append_numbers(out, cosines, 3));
     RF_TRY(rf_str_append(out, "},\n          \"classification\": {\"n_pictures\": %" PRId64,
@@ -124,14 +174,19 @@ static rf_status append_coder(rf_str *out, const rf_coder_figures *coder)
 
     RF_TRY(rf_str_append(out, "        {\n"));
     RF_TRY(append_text(out, 10, "name", coder->name));
-    RF_TRY(append_text(out, 10, "hook", coder->hook));
+    RF_TRY(append_text(out, 10, "input", coder->input));
+    if (coder->target[0] != '\0') {
+        RF_TRY(append_text(out, 10, "target", coder->target));
+    }
     RF_TRY(append_text(out, 10, "sees", rf_token_class_names[coder->tokens]));
     RF_TRY(append_count(out, 10, "width", coder->width));
+    RF_TRY(append_count(out, 10, "out_width", coder->out_width));
     RF_TRY(append_count(out, 10, "n_latents", coder->n_latents));
     RF_TRY(rf_str_append(out, "          \"n_alive\": %" PRId64, coder->n_alive));
     RF_TRY(append_numbers(out, numbers, 1));
     RF_TRY(rf_str_append(out, ",\n"));
     RF_TRY(append_tokens(out, coder));
+    RF_TRY(append_sites(out, coder));
     RF_TRY(append_substitution(out, &coder->substitution));
     RF_TRY(rf_str_append(out, "        }"));
 fail:
@@ -174,6 +229,31 @@ fail:
     return status;
 }
 
+static rf_status append_models(rf_str *out, const rf_eval_report *r)
+{
+    rf_status status = RF_OK;
+
+    RF_TRY(rf_str_append(out, "  \"models\": [\n"));
+    for (int m = 0; m < r->n_models; m++) {
+        const rf_evaluated_model *model = &r->models[m];
+        RF_TRY(rf_str_append(out, "    {\n"));
+        if (model->name[0] != '\0') {
+            RF_TRY(append_text(out, 6, "name", model->name));
+        }
+        RF_TRY(append_text(out, 6, "model", model->model_name));
+        RF_TRY(append_text(out, 6, "path", model->path));
+        if (model->ce_reason != NULL) {
+            RF_TRY(append_text(out, 6, "no_classification", model->ce_reason));
+        }
+        RF_TRY(append_text(out, 6, "weight_processing", model->weight_processing));
+        RF_TRY(rf_str_append(out, "      \"hash\": \"%016" PRIx64 "\"\n    }%s\n", model->hash,
+                             m + 1 < r->n_models ? "," : ""));
+    }
+    RF_TRY(rf_str_append(out, "  ],\n"));
+fail:
+    return status;
+}
+
 /* What was measured with what. */
 static rf_status append_origin(rf_str *out, const rf_eval_report *r)
 {
@@ -183,10 +263,7 @@ static rf_status append_origin(rf_str *out, const rf_eval_report *r)
     RF_TRY(append_text(out, 2, "run", r->run_dir));
     RF_TRY(append_text(out, 2, "checkpoint", r->checkpoint));
     RF_TRY(append_count(out, 2, "step", r->step));
-    RF_TRY(append_text(out, 2, "model", r->model_name));
-    RF_TRY(append_text(out, 2, "model_path", r->model_path));
-    RF_TRY(append_hash(out, 2, "model_hash", r->model_hash));
-    RF_TRY(append_text(out, 2, "weight_processing", r->weight_processing));
+    RF_TRY(append_models(out, r));
     RF_TRY(append_text(out, 2, "pictures", r->pictures_path));
     RF_TRY(append_hash(out, 2, "pictures_hash", r->pictures_hash));
     RF_TRY(append_hash(out, 2, "settings_hash", r->settings_hash));
@@ -194,9 +271,6 @@ static rf_status append_origin(rf_str *out, const rf_eval_report *r)
     RF_TRY(append_count(out, 2, "max_trained_on", r->settings.max_trained_on));
     RF_TRY(append_count(out, 2, "micro_batch", r->settings.micro_batch));
     RF_TRY(append_count(out, 2, "seed", (int64_t)r->seed));
-    if (r->ce_reason != NULL) {
-        RF_TRY(append_text(out, 2, "no_classification", r->ce_reason));
-    }
 fail:
     return status;
 }
@@ -206,7 +280,7 @@ rf_status rf_eval_report_write_json(const rf_eval_report *report, rf_str *out)
     rf_status status = RF_OK;
 
     RF_TRY(rf_str_append(out, "{\n"));
-    RF_TRY(append_text(out, 2, "format", "refract-eval-1"));
+    RF_TRY(append_text(out, 2, "format", "refract-eval-2"));
     RF_TRY(append_origin(out, report));
     RF_TRY(append_formulas(out));
     RF_TRY(rf_str_append(out, "  \"splits\": [\n"));

@@ -4,24 +4,23 @@
 #include <math.h>
 #include <string.h>
 
-typedef rf_status (*group_work)(rf_eval_engine *e, const rf_image_batch *batch,
-                                int64_t first_local);
+typedef rf_status (*group_work)(rf_eval_engine *e, int64_t first_local);
 
 /* This rank's micro-batch of `round`, if it has one. */
-static rf_status work_round(rf_eval_engine *e, rf_image_loader *loader, int64_t round,
-                            group_work work)
+static rf_status work_round(rf_eval_engine *e, int64_t round, group_work work)
 {
     rf_status status = RF_OK;
-    const rf_image_batch *batch = NULL;
 
     if (rf_interrupt_pending() != 0) {
         RF_FAIL(RF_ERR_INTERRUPTED, "evaluation was interrupted by signal %d; nothing was written",
                 rf_interrupt_pending());
     }
     if (round < e->n_local_groups) {
-        RF_TRY(rf_image_loader_next(loader, &batch));
-        RF_BUG(batch != NULL, "the loader ended before round %" PRId64, round);
-        RF_TRY(work(e, batch, e->local_first[round]));
+        for (int f = 0; f < e->n_feeds; f++) {
+            RF_TRY(rf_image_loader_next(e->feeds[f].loader, &e->feeds[f].batch));
+            RF_BUG(e->feeds[f].batch != NULL, "the loader ended before round %" PRId64, round);
+        }
+        RF_TRY(work(e, e->local_first[round]));
     }
 fail:
     return status;
@@ -39,19 +38,28 @@ static rf_status fold(rf_eval_engine *e, int64_t n)
     return rf_comm_sum_f64(e->job->comm, e->total, n);
 }
 
+static rf_status start_feeds(rf_eval_engine *e)
+{
+    rf_status status = RF_OK;
+    for (int f = 0; f < e->n_feeds; f++) {
+        RF_TRY(
+            rf_image_loader_start(e->feeds[f].loader, e->local, e->local_first, e->n_local_groups));
+    }
+fail:
+    return status;
+}
+
 /* All micro-batches once. Collective. */
-static rf_status run_pass(rf_eval_engine *e, rf_image_loader *loader, group_work work,
-                          int64_t n_sums, const char *label)
+static rf_status run_pass(rf_eval_engine *e, group_work work, int64_t n_sums, const char *label)
 {
     rf_status status = RF_OK;
     const int64_t size = rf_comm_size(e->job->comm);
     const int64_t n_rounds = rf_ceil_div(e->n_groups, size);
 
     memset(e->total, 0, (size_t)n_sums * sizeof *e->total);
-    RF_TRY(rf_comm_agree(
-        e->job->comm, rf_image_loader_start(loader, e->local, e->local_first, e->n_local_groups)));
+    RF_TRY(rf_comm_agree(e->job->comm, start_feeds(e)));
     for (int64_t round = 0; round < n_rounds; round++) {
-        RF_TRY(rf_comm_agree(e->job->comm, work_round(e, loader, round, work)));
+        RF_TRY(rf_comm_agree(e->job->comm, work_round(e, round, work)));
         RF_TRY(fold(e, n_sums));
         rf_progress(label, rf_min_i64(e->n_chosen, (round + 1) * size * e->batch), e->n_chosen, "");
     }
@@ -63,9 +71,10 @@ fail:
  */
 
 /* The totals are those of every rank, so all of them fail alike. */
-static rf_status check_totals(const rf_eval_engine *e, const rf_image_loader *loader)
+static rf_status check_totals(const rf_eval_engine *e)
 {
     rf_status status = RF_OK;
+    const rf_image_loader *loader = e->feeds[0].loader; /* what one cannot read, none can */
     const double n_bad = e->total[RF_SUM_BAD], most = e->job->max_bad_share * (double)e->n_chosen;
     const char *name = NULL, *reason = NULL;
 
@@ -91,10 +100,14 @@ fail:
 static void set_means(rf_eval_engine *e)
 {
     for (int64_t i = 0; i < e->n_ablations; i++) {
-        const rf_eval_site *site = &e->sites[e->ablations[i].site];
-        const rf_site_sums sums =
-            rf_site_sums_bind(e->total + site->sums_at, site->n_positions, site->width);
-        rf_site_sums_mean(&sums, e->ablations[i].span, site->shift, e->ablations[i].mean);
+        const rf_eval_places *places = e->ablations[i].places;
+        float *mean = e->ablations[i].mean;
+        for (int l = 0; l < places->n; l++) {
+            const rf_eval_site *site = &e->sites[places->at[l].site];
+            const rf_site_sums sums = rf_eval_site_sums(site, e->total);
+            rf_site_sums_mean(&sums, places->at[l].layout.spans[RF_EVAL_ALL], site->shift, mean);
+            mean += site->width;
+        }
     }
 }
 
@@ -109,7 +122,8 @@ static void fill_substitution(const rf_eval_engine *e, const rf_eval_part *part,
     const double *total = e->total;
     const double *zero = total + e->ablations[part->ablation].zero_at;
     const double *swap = total + part->swap_at;
-    const double n = total[RF_SUM_PICTURES], n_labelled = total[RF_SUM_LABELLED];
+    const double *model = total + e->runners[e->sites[part->out.at[0].site].model].sums_at;
+    const double n = total[RF_SUM_PICTURES], n_labelled = model[RF_SUM_LABELLED];
 
     out->n_pictures = (int64_t)n;
     out->n_labelled = (int64_t)n_labelled;
@@ -118,36 +132,100 @@ static void fill_substitution(const rf_eval_engine *e, const rf_eval_part *part,
         out->cosine_zero = zero[RF_SUM_SWAP_COSINE] / n;
     }
     if (n_labelled > 0) {
-        out->ce = total[RF_SUM_CE] / n_labelled;
+        out->ce = model[RF_SUM_CE] / n_labelled;
         out->ce_spliced = swap[RF_SUM_SWAP_CE] / n_labelled;
         out->ce_zero = zero[RF_SUM_SWAP_CE] / n_labelled;
         out->ce_recovered = percent_recovered(out->ce, out->ce_spliced, out->ce_zero);
     }
 }
 
+/* Figures by class of the places `out`, whose coder sums are `sums`. */
+static void fill_classes(const rf_eval_engine *e, const rf_coder_sums *sums,
+                         const rf_eval_place *places, int n_places, rf_token_figures *out)
+{
+    rf_site_sums sites[RF_MAX_SITES];
+    rf_token_span spans[RF_MAX_SITES];
+
+    for (int c = 0; c < RF_EVAL_N_CLASSES; c++) {
+        for (int l = 0; l < n_places; l++) {
+            sites[l] = rf_eval_site_sums(&e->sites[places[l].site], e->total);
+            spans[l] = places[l].layout.spans[c];
+        }
+        rf_token_figures_compute(sums, (rf_eval_class)c, spans, sites, n_places, &out[c]);
+    }
+}
+
+static rf_status fill_sites(const rf_eval_engine *e, const rf_eval_part *part,
+                            rf_coder_figures *out)
+{
+    rf_status status = RF_OK;
+    const rf_coder_sums *sums = (const rf_coder_sums *)(e->total + part->site_sums_at);
+
+    if (part->out.n <= 1) {
+        return RF_OK;
+    }
+    RF_ALLOC(out->sites, part->out.n);
+    out->n_sites = part->out.n;
+    for (int l = 0; l < part->out.n; l++) {
+        const rf_eval_site *site = &e->sites[part->out.at[l].site];
+        out->sites[l].width = site->width;
+        RF_TRY(rf_eval_site_name(e, site, out->sites[l].site));
+        fill_classes(e, &sums[l], &part->out.at[l], 1, out->sites[l].by_class);
+    }
+fail:
+    return status;
+}
+
+/* "site, site" */
+static rf_status join_sites(const rf_eval_engine *e, const rf_eval_places *places,
+                            char out[RF_SITES_LEN])
+{
+    rf_status status = RF_OK;
+    char name[RF_NAME_LEN];
+    size_t len = 0;
+
+    for (int l = 0; l < places->n; l++) {
+        RF_TRY(rf_eval_site_name(e, &e->sites[places->at[l].site], name));
+        RF_TRY(rf_format(out + len, RF_SITES_LEN - len, "%s%s", l > 0 ? ", " : "", name));
+        len += strlen(out + len);
+    }
+fail:
+    return status;
+}
+
+static rf_status describe(const rf_eval_engine *e, const rf_eval_part *part, rf_coder_figures *out)
+{
+    rf_status status = RF_OK;
+    const double none = (double)NAN;
+
+    *out = (rf_coder_figures){
+        .tokens = part->coder->tokens,
+        .n_latents = part->n_latents,
+        .width = part->in.width,
+        .out_width = part->out.width,
+        .substitution = {part->kind, 0, none, none, none, 0, none, none, none, none}};
+    RF_TRY(rf_format(out->name, sizeof out->name, "%s", part->coder->name));
+    RF_TRY(join_sites(e, &part->in, out->input));
+    if (part->coder->n_out > 0) {
+        RF_TRY(join_sites(e, &part->out, out->target));
+    }
+fail:
+    return status;
+}
+
 static rf_status fill_coder(const rf_eval_engine *e, const rf_eval_part *part,
                             rf_coder_figures *out)
 {
     rf_status status = RF_OK;
-    const rf_eval_site *site = &e->sites[part->site];
-    const rf_site_sums sums =
-        rf_site_sums_bind(e->total + site->sums_at, site->n_positions, site->width);
-    const double none = (double)NAN;
 
-    *out = (rf_coder_figures){.tokens = part->coder->tokens,
-                              .n_latents = part->n_latents,
-                              .width = site->width,
-                              .substitution = {0, none, none, none, 0, none, none, none, none}};
-    RF_TRY(rf_format(out->name, sizeof out->name, "%s", part->coder->name));
-    RF_TRY(rf_format(out->hook, sizeof out->hook, "%s", part->coder->point.name));
-    for (int c = 0; c < RF_EVAL_N_CLASSES; c++) {
-        rf_token_figures_compute((const rf_coder_sums *)(e->total + part->sums_at),
-                                 (rf_eval_class)c, part->layout.spans[c], &sums, &out->by_class[c]);
-    }
+    RF_TRY(describe(e, part, out));
+    fill_classes(e, (const rf_coder_sums *)(e->total + part->sums_at), part->out.at, part->out.n,
+                 out->by_class);
+    RF_TRY(fill_sites(e, part, out));
     for (int64_t i = 0; i < part->n_latents; i++) {
         out->n_alive += part->fired[i] > 0;
     }
-    if (e->job->settings.substitution) {
+    if (part->ablation >= 0) {
         fill_substitution(e, part, &out->substitution);
     }
 fail:
@@ -187,27 +265,18 @@ fail:
     return status;
 }
 
-static rf_status open_loader(const rf_eval_engine *e, rf_image_loader **out)
-{
-    const rf_image_loader_opts opts = {.list = e->job->pictures,
-                                       .split = e->split,
-                                       .transform = *e->job->transform,
-                                       .max_images = e->batch,
-                                       .n_threads = e->job->decode_threads};
-    return rf_image_loader_create(&opts, out);
-}
-
 /* The second pass: the means that it puts in place are those of the first. */
-static rf_status run_mean_ablation(rf_eval_engine *e, rf_image_loader *loader,
-                                   rf_split_figures *out)
+static rf_status run_mean_ablation(rf_eval_engine *e, rf_split_figures *out)
 {
     rf_status status = RF_OK;
     const double n = e->total[RF_SUM_PICTURES];
 
     set_means(e);
-    RF_TRY(run_pass(e, loader, rf_eval_group_ablate, e->n_ablations, "mean ablation"));
+    RF_TRY(run_pass(e, rf_eval_group_ablate, e->n_ablations, "mean ablation"));
     for (int64_t i = 0; n > 0 && i < out->n_coders; i++) {
-        out->coders[i].substitution.cosine_mean = e->total[e->parts[i].ablation] / n;
+        if (e->parts[i].ablation >= 0) {
+            out->coders[i].substitution.cosine_mean = e->total[e->parts[i].ablation] / n;
+        }
     }
 fail:
     return status;
@@ -217,24 +286,18 @@ rf_status rf_eval_measure(const rf_eval_job *job, rf_picture_split split, rf_spl
 {
     rf_status status = RF_OK;
     rf_eval_engine engine = {.job = job, .split = split};
-    rf_image_loader *loader = NULL;
 
     *out = (rf_split_figures){.split = split};
-    status = rf_eval_engine_init(&engine);
-    if (status == RF_OK) {
-        status = open_loader(&engine, &loader);
-    }
-    RF_TRY(rf_comm_agree(job->comm, status));
-    RF_TRY(run_pass(&engine, loader, rf_eval_group_measure, engine.n_sums,
+    RF_TRY(rf_comm_agree(job->comm, rf_eval_engine_init(&engine)));
+    RF_TRY(run_pass(&engine, rf_eval_group_measure, engine.n_sums,
                     split == RF_SPLIT_HELD_OUT ? "held out" : "trained on"));
-    RF_TRY(check_totals(&engine, loader));
+    RF_TRY(check_totals(&engine));
     RF_TRY(sum_fired(&engine));
     RF_TRY(rf_comm_agree(job->comm, fill_split(&engine, out)));
-    if (job->settings.substitution) {
-        RF_TRY(run_mean_ablation(&engine, loader, out));
+    if (engine.n_ablations > 0) {
+        RF_TRY(run_mean_ablation(&engine, out));
     }
 fail:
-    rf_image_loader_destroy(loader);
     rf_eval_engine_fini(&engine);
     if (status != RF_OK) {
         rf_split_figures_fini(out);
@@ -244,6 +307,9 @@ fail:
 
 void rf_split_figures_fini(rf_split_figures *figures)
 {
+    for (int64_t i = 0; i < figures->n_coders; i++) {
+        rf_free(figures->coders[i].sites);
+    }
     rf_free(figures->coders);
     *figures = (rf_split_figures){.split = figures->split};
 }

@@ -44,33 +44,79 @@ const rf_settings_table rf_eval_settings_table = {
 /* Everything that a measurement borrows. */
 typedef struct bench {
     rf_stream *stream;
-    rf_vit *vit;
+    rf_eval_model models[RF_MAX_MODELS];
+    rf_transform transforms[RF_MAX_MODELS];
+    int64_t *classes[RF_MAX_MODELS];
+    int n_models;
     rf_picture_list *pictures;
-    rf_transform transform;
-    int64_t *classes;
     rf_eval_coder *coders;
+    rf_reader_site *sites; /* [2 RF_MAX_SITES] of each coder */
     int64_t n_coders;
 } bench;
 
-static rf_status open_model(rf_backend *be, const rf_run_settings *settings, bench *b)
+static rf_status open_model(rf_backend *be, const rf_named_model *named, bench *b)
 {
     rf_status status = RF_OK;
+    const int m = b->n_models;
+    rf_transform *transform = &b->transforms[m];
+    rf_eval_model *model = &b->models[m];
 
-    RF_TRY(rf_stream_create(be, &b->stream));
-    RF_TRY(rf_model_settings_transform(&settings->model, &b->transform));
-    const rf_vit_opts opts = rf_model_settings_opts(&settings->model, &b->transform);
-    RF_TRY(rf_vit_open(be, settings->model.path, &opts, &b->vit));
+    RF_TRY(rf_model_settings_transform(&named->settings, transform));
+    const rf_vit_opts opts = rf_model_settings_opts(&named->settings, transform);
+    RF_TRY(rf_vit_open(be, named->settings.path, &opts, &model->vit));
+    model->name = named->name;
+    model->transform = transform;
+    b->n_models++;
 fail:
     return status;
 }
 
-static rf_status open_pictures(const rf_run_settings *settings, bench *b)
+static rf_status open_models(rf_backend *be, const rf_run_settings *settings, bench *b)
 {
-    const rf_picture_list_opts opts = {.folder = settings->data.path,
-                                       .holdout = settings->data.holdout,
-                                       .seed = (uint64_t)settings->train.seed,
-                                       .max_pictures = settings->data.max_pictures};
-    return rf_picture_list_open(&opts, &b->pictures);
+    rf_status status = RF_OK;
+
+    RF_TRY(rf_stream_create(be, &b->stream));
+    for (int m = 0; m < settings->n_models; m++) {
+        RF_TRY(open_model(be, &settings->models[m], b));
+    }
+fail:
+    return status;
+}
+
+/* The hook points of `sites`, behind those that `coder` has. */
+static rf_status find_sites(const rf_run_settings *settings, const bench *b, const char *sites,
+                            rf_reader_site *out, int *n)
+{
+    rf_status status = RF_OK;
+    char names[RF_MAX_SITES][RF_NAME_LEN];
+    const char *hook = NULL;
+
+    *n = rf_coder_sites(sites, names);
+    for (int i = 0; i < *n; i++) {
+        RF_TRY(rf_run_settings_site(settings, names[i], &out[i].model, &hook));
+        RF_TRY(
+            rf_vit_hook_find(rf_vit_get_config(b->models[out[i].model].vit), hook, &out[i].point));
+    }
+fail:
+    return status;
+}
+
+static rf_status load_coder(rf_backend *be, const rf_run *run, int64_t idx, bench *b)
+{
+    rf_status status = RF_OK;
+    const rf_run_settings *settings = rf_run_get_settings(run);
+    const rf_coder_settings *coder = &settings->coders[idx].coder;
+    rf_reader_site *sites = b->sites + 2 * RF_MAX_SITES * idx;
+    rf_eval_coder *out = &b->coders[idx];
+
+    out->name = coder->name;
+    out->tokens = rf_coder_token_class(coder);
+    out->sites = sites;
+    RF_TRY(find_sites(settings, b, coder->input, sites, &out->n_in));
+    RF_TRY(find_sites(settings, b, coder->target, sites + out->n_in, &out->n_out));
+    RF_TRY(rf_run_load_coder(be, b->stream, run, idx, &out->coder));
+fail:
+    return status;
 }
 
 static rf_status load_coders(rf_backend *be, const rf_run *run, bench *b)
@@ -79,13 +125,10 @@ static rf_status load_coders(rf_backend *be, const rf_run *run, bench *b)
     const rf_run_settings *settings = rf_run_get_settings(run);
 
     RF_ALLOC(b->coders, settings->n_coders);
+    RF_ALLOC(b->sites, 2 * RF_MAX_SITES * settings->n_coders);
     b->n_coders = settings->n_coders;
     for (int64_t i = 0; i < b->n_coders; i++) {
-        const rf_coder_settings *coder = &settings->coders[i].coder;
-        b->coders[i].name = coder->name;
-        b->coders[i].tokens = rf_coder_token_class(coder);
-        RF_TRY(rf_vit_hook_find(rf_vit_get_config(b->vit), coder->input, &b->coders[i].point));
-        RF_TRY(rf_run_load_coder(be, b->stream, run, i, &b->coders[i].coder));
+        RF_TRY(load_coder(be, run, i, b));
     }
 fail:
     return status;
@@ -97,9 +140,12 @@ static void close_bench(bench *b)
         rf_coder_destroy(b->coders[i].coder);
     }
     rf_free(b->coders);
-    rf_free(b->classes);
+    rf_free(b->sites);
     rf_picture_list_close(b->pictures);
-    rf_vit_close(b->vit);
+    for (int m = 0; m < b->n_models; m++) {
+        rf_free(b->classes[m]);
+        rf_vit_close(b->models[m].vit);
+    }
     rf_stream_destroy(b->stream);
 }
 
@@ -125,38 +171,55 @@ static rf_status describe(const rf_run *run, const bench *b, rf_eval_report *out
     RF_TRY(rf_format(out->run_dir, sizeof out->run_dir, "%s", settings->output.dir));
     RF_TRY(rf_format(out->checkpoint, sizeof out->checkpoint, "%s", rf_run_checkpoint_path(run)));
     RF_TRY(rf_path_join(out->json_path, settings->output.dir, "eval.json"));
-    RF_TRY(
-        rf_format(out->model_name, sizeof out->model_name, "%s", rf_vit_get_config(b->vit)->name));
-    RF_TRY(rf_format(out->model_path, sizeof out->model_path, "%s", settings->model.path));
     RF_TRY(rf_format(out->pictures_path, sizeof out->pictures_path, "%s", settings->data.path));
     RF_TRY(hash_settings(settings->output.dir, &out->settings_hash));
     out->step = rf_run_step(run);
-    out->model_hash = rf_vit_hash(b->vit);
-    rf_vit_processing_name(rf_vit_processing(b->vit), out->weight_processing);
     out->pictures_hash = rf_picture_list_hash(b->pictures);
     out->seed = (uint64_t)settings->train.seed;
 fail:
     return status;
 }
 
-static rf_status open_all(rf_backend *be, const rf_run *run, bench *b, rf_eval_report *out)
+/* Model `m`: what it is, and what its classes are or why it has none. */
+static rf_status describe_model(const rf_run_settings *settings, int m, bench *b,
+                                rf_eval_report *out)
 {
     rf_status status = RF_OK;
     rf_str reason = {0};
-    const rf_run_settings *settings = rf_run_get_settings(run);
+    rf_evaluated_model *model = &out->models[m];
+    const rf_vit *vit = b->models[m].vit;
 
-    RF_TRY(open_model(be, settings, b));
-    RF_TRY(open_pictures(settings, b));
-    RF_TRY(load_coders(be, run, b));
-    RF_TRY(rf_eval_match_classes(b->vit, b->pictures, &b->classes, &reason));
+    out->n_models = m + 1;
+    RF_TRY(rf_format(model->name, sizeof model->name, "%s", settings->models[m].name));
+    RF_TRY(
+        rf_format(model->model_name, sizeof model->model_name, "%s", rf_vit_get_config(vit)->name));
+    RF_TRY(rf_format(model->path, sizeof model->path, "%s", settings->models[m].settings.path));
+    model->hash = rf_vit_hash(vit);
+    rf_vit_processing_name(rf_vit_processing(vit), model->weight_processing);
+    RF_TRY(rf_eval_match_classes(vit, b->pictures, &b->classes[m], &reason));
+    b->models[m].classes = b->classes[m];
     if (reason.data != NULL) {
-        out->ce_reason = rf_strdup(reason.data);
-        status = out->ce_reason != NULL ? RF_OK : RF_ERR_NO_MEMORY;
+        model->ce_reason = rf_strdup(reason.data);
+        status = model->ce_reason != NULL ? RF_OK : RF_ERR_NO_MEMORY;
     }
-    RF_TRY(status);
-    RF_TRY(describe(run, b, out));
 fail:
     rf_str_fini(&reason);
+    return status;
+}
+
+static rf_status open_all(rf_backend *be, const rf_run *run, bench *b, rf_eval_report *out)
+{
+    rf_status status = RF_OK;
+    const rf_run_settings *settings = rf_run_get_settings(run);
+
+    RF_TRY(open_models(be, settings, b));
+    RF_TRY(rf_run_settings_pictures(settings, &b->pictures));
+    RF_TRY(load_coders(be, run, b));
+    for (int m = 0; m < b->n_models; m++) {
+        RF_TRY(describe_model(settings, m, b, out));
+    }
+    RF_TRY(describe(run, b, out));
+fail:
     return status;
 }
 
@@ -184,11 +247,10 @@ rf_status rf_eval_run(const rf_comm *comm, rf_backend *be, const rf_run *run,
     *out = (rf_eval_report){.settings = *settings};
     RF_TRY(rf_comm_agree(comm, open_all(be, run, &b, out)));
     const rf_eval_job job = {.comm = comm,
-                             .vit = b.vit,
+                             .models = b.models,
+                             .n_models = b.n_models,
                              .stream = b.stream,
                              .pictures = b.pictures,
-                             .transform = &b.transform,
-                             .classes = b.classes,
                              .coders = b.coders,
                              .n_coders = b.n_coders,
                              .settings = *settings,
@@ -210,6 +272,8 @@ void rf_eval_report_fini(rf_eval_report *report)
 {
     rf_split_figures_fini(&report->splits[0]);
     rf_split_figures_fini(&report->splits[1]);
-    rf_free(report->ce_reason);
-    report->ce_reason = NULL;
+    for (int m = 0; m < report->n_models; m++) {
+        rf_free(report->models[m].ce_reason);
+        report->models[m].ce_reason = NULL;
+    }
 }

@@ -57,11 +57,29 @@ void rf_coder_sums_add(rf_coder_sums *sums, rf_eval_class which, const float *x,
     }
 }
 
-void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class which, rf_token_span span,
-                              const rf_site_sums *site, rf_token_figures *out)
+/* Sums of squares over all sites, about their means and about those of each position; `width` of
+ * all. */
+static void sum_variances(const rf_token_span *spans, const rf_site_sums *sites, int n_sites,
+                          double *about_mean, double *about_position, int64_t *width)
+{
+    *about_mean = *about_position = 0;
+    *width = 0;
+    for (int i = 0; i < n_sites; i++) {
+        double mean = 0, position = 0;
+        rf_site_sums_variance(&sites[i], spans[i], &mean, &position);
+        *about_mean += mean;
+        *about_position += position;
+        *width += sites[i].width;
+    }
+}
+
+void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class which,
+                              const rf_token_span *spans, const rf_site_sums *sites, int n_sites,
+                              rf_token_figures *out)
 {
     const double n = sums->n_tokens[which], error = sums->error[which];
     double about_mean = 0, about_position = 0;
+    int64_t width = 0;
 
     *out = (rf_token_figures){.n_tokens = (int64_t)n,
                               .l0 = (double)NAN,
@@ -73,10 +91,10 @@ void rf_token_figures_compute(const rf_coder_sums *sums, rf_eval_class which, rf
     if (n <= 0) {
         return;
     }
-    rf_site_sums_variance(site, span, &about_mean, &about_position);
+    sum_variances(spans, sites, n_sites, &about_mean, &about_position, &width);
     out->l0 = sums->active[which] / n;
     out->squared_error = error / n;
-    out->mse = error / (n * (double)site->width);
+    out->mse = error / (n * (double)width);
     out->cosine = sums->cosine[which] / n;
     if (about_mean > 0) {
         out->explained_variance = 1 - error / about_mean;

@@ -1,38 +1,84 @@
 /* Settings from YAML by a table: every value is checked where it is read. */
-#include "io_impl.h"
+#include "settings_impl.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
+size_t rf_setting_bytes(const rf_setting *row)
+{
+    switch (row->type) {
+    case RF_SETTING_BOOL:
+        return sizeof(bool);
+    case RF_SETTING_I64:
+        return sizeof(int64_t);
+    case RF_SETTING_F64:
+        return sizeof(double);
+    case RF_SETTING_TEXT:
+    case RF_SETTING_NAMES:
+        return row->size;
+    case RF_SETTING_CHOICE:
+        return sizeof(int);
+    case RF_SETTING_I64_BY:
+        return sizeof(int64_t) * (size_t)(1 + rf_setting_n_choices(row));
+    }
+    return 0;
+}
+
+void rf_setting_describe_number(const rf_setting *row, const char *what, char *out,
+                                size_t out_bytes)
+{
+    bool has_range = row->min != 0 || row->max != 0;
+    if (!has_range || (isinf(row->min) && isinf(row->max))) {
+        snprintf(out, out_bytes, "%s", what);
+    } else if (isinf(row->max)) {
+        snprintf(out, out_bytes, "%s >= %.10g", what, row->min);
+    } else if (isinf(row->min)) {
+        snprintf(out, out_bytes, "%s <= %.10g", what, row->max);
+    } else {
+        snprintf(out, out_bytes, "%s in [%.10g, %.10g]", what, row->min, row->max);
+    }
+}
+
 /* What the row takes, for messages: "a number in [0, 10]". */
 static void describe_expected(const rf_setting *row, char *out, size_t out_bytes)
 {
-    static const char *const what[] = {"true or false", "a whole number", "a number", "a text"};
-    if (row->type == RF_SETTING_CHOICE) {
-        rf_str list = {0};
+    char number[128];
+    rf_str list = {0};
+    switch (row->type) {
+    case RF_SETTING_BOOL:
+        snprintf(out, out_bytes, "true or false");
+        break;
+    case RF_SETTING_I64:
+        rf_setting_describe_number(row, "a whole number", out, out_bytes);
+        break;
+    case RF_SETTING_F64:
+        rf_setting_describe_number(row, "a number", out, out_bytes);
+        break;
+    case RF_SETTING_TEXT:
+        snprintf(out, out_bytes, "a text");
+        break;
+    case RF_SETTING_NAMES:
+        snprintf(out, out_bytes, "a text or a list of texts");
+        break;
+    case RF_SETTING_CHOICE:
         for (int i = 0; row->choices[i] != NULL; i++) {
             rf_str_append(&list, "%s%s", i == 0 ? "" : ", ", row->choices[i]);
         }
         snprintf(out, out_bytes, "one of %s", list.data != NULL ? list.data : "nothing");
-        rf_str_fini(&list);
-        return;
+        break;
+    case RF_SETTING_I64_BY:
+        rf_setting_describe_number(row, "a whole number", number, sizeof number);
+        rf_setting_append_choices(row, &list);
+        snprintf(out, out_bytes, "%s, or a map of such by %s", number,
+                 list.data != NULL ? list.data : "nothing");
+        break;
     }
-    bool is_number = row->type == RF_SETTING_I64 || row->type == RF_SETTING_F64;
-    bool has_range = is_number && (row->min != 0 || row->max != 0);
-    if (!has_range || (isinf(row->min) && isinf(row->max))) {
-        snprintf(out, out_bytes, "%s", what[row->type]);
-    } else if (isinf(row->max)) {
-        snprintf(out, out_bytes, "%s >= %.10g", what[row->type], row->min);
-    } else if (isinf(row->min)) {
-        snprintf(out, out_bytes, "%s <= %.10g", what[row->type], row->max);
-    } else {
-        snprintf(out, out_bytes, "%s in [%.10g, %.10g]", what[row->type], row->min, row->max);
-    }
+    rf_str_fini(&list);
 }
 
-static bool is_in_range(const rf_setting *row, double v)
+bool rf_setting_is_in_range(const rf_setting *row, double v)
 {
     return (row->min == 0 && row->max == 0) || (v >= row->min && v <= row->max);
 }
@@ -60,7 +106,8 @@ static bool parse_choice(const rf_setting *row, const char *text, int *out)
     return false;
 }
 
-/* Store `text` as the value of `row`; false when it is not what the row takes. */
+/* Store `text`, a scalar or a fallback, as the value of `row`; false when it is not what the row
+ * takes. */
 static bool store(const rf_setting *row, const char *text, bool quoted, void *settings)
 {
     char *field = (char *)settings + row->offset;
@@ -77,19 +124,29 @@ static bool store(const rf_setting *row, const char *text, bool quoted, void *se
         memcpy(field, &flag, sizeof flag);
         return true;
     case RF_SETTING_I64:
-        if (quoted || rf_parse_i64(text, &whole) != RF_OK || !is_in_range(row, (double)whole)) {
+        if (quoted || rf_parse_i64(text, &whole) != RF_OK ||
+            !rf_setting_is_in_range(row, (double)whole)) {
             return false;
         }
         memcpy(field, &whole, sizeof whole);
         return true;
     case RF_SETTING_F64:
-        if (quoted || rf_parse_f64(text, &number) != RF_OK || !is_in_range(row, number)) {
+        if (quoted || rf_parse_f64(text, &number) != RF_OK ||
+            !rf_setting_is_in_range(row, number)) {
             return false;
         }
         memcpy(field, &number, sizeof number);
         return true;
     case RF_SETTING_TEXT:
+    case RF_SETTING_NAMES:
         return rf_format(field, row->size, "%s", text) == RF_OK;
+    case RF_SETTING_I64_BY:
+        if (rf_parse_i64(text, &whole) != RF_OK || !rf_setting_is_in_range(row, (double)whole)) {
+            return false;
+        }
+        memset(field, 0, rf_setting_bytes(row));
+        memcpy(field, &whole, sizeof whole);
+        return true;
     case RF_SETTING_CHOICE:
         if (!parse_choice(row, text, &choice)) {
             return false;
@@ -102,12 +159,10 @@ static bool store(const rf_setting *row, const char *text, bool quoted, void *se
 
 rf_status rf_settings_defaults(const rf_settings_table *table, void *out)
 {
-    static const size_t sizes[] = {sizeof(bool), sizeof(int64_t), sizeof(double), 0, sizeof(int)};
     rf_status status = RF_OK;
     for (int64_t i = 0; i < table->n_rows; i++) {
         const rf_setting *row = &table->rows[i];
-        size_t n = row->type == RF_SETTING_TEXT ? row->size : sizes[row->type];
-        memset((char *)out + row->offset, 0, n);
+        memset((char *)out + row->offset, 0, rf_setting_bytes(row));
         RF_BUG(row->fallback == NULL || store(row, row->fallback, false, out),
                "the fallback '%s' of %s.%s is not what the setting takes", row->fallback,
                table->section, row->key);
@@ -198,6 +253,26 @@ static rf_status raise_wrong(const rf_setting *row, const rf_yaml *item, const c
                         item->text, quote, expected);
 }
 
+/* Read the value of `row`. */
+static rf_status read_value(const rf_setting *row, const rf_yaml *item, const char *path,
+                            const char *dot, void *settings)
+{
+    char *field = (char *)settings + row->offset;
+    bool is_empty = item->kind == RF_YAML_SCALAR && item->text[0] == '\0' && !item->quoted;
+    bool may_be_several = row->type == RF_SETTING_NAMES
+                              ? item->kind != RF_YAML_MAP
+                              : row->type == RF_SETTING_I64_BY && item->kind != RF_YAML_LIST;
+    if (may_be_several && !is_empty) {
+        return row->type == RF_SETTING_NAMES ? rf_setting_read_names(row, item, path, dot, field)
+                                             : rf_setting_read_i64_by(row, item, path, dot, field);
+    }
+    if (item->kind != RF_YAML_SCALAR || is_empty ||
+        !store(row, item->text, item->quoted, settings)) {
+        return raise_wrong(row, item, path, dot);
+    }
+    return RF_OK;
+}
+
 static rf_status read_item(const rf_settings_table *table, const rf_yaml *item, const char *key,
                            const char *path, const char *const *extra_keys, void *inout,
                            bool *given)
@@ -211,10 +286,9 @@ static rf_status read_item(const rf_settings_table *table, const rf_yaml *item, 
     for (int64_t i = 0; i < table->n_rows; i++) {
         const rf_setting *row = &table->rows[i];
         if (strcmp(key, row->key) == 0) {
-            bool has_value =
-                item->kind == RF_YAML_SCALAR && (item->text[0] != '\0' || item->quoted);
-            if (!has_value || !store(row, item->text, item->quoted, inout)) {
-                return raise_wrong(row, item, path, dot);
+            rf_status status = read_value(row, item, path, dot, inout);
+            if (status != RF_OK) {
+                return status;
             }
             if (given != NULL) {
                 given[i] = true;

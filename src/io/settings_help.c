@@ -1,5 +1,5 @@
 /* Settings to text: the resolved values as YAML, and the tables for --help and the docs. */
-#include "io_impl.h"
+#include "settings_impl.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -40,6 +40,11 @@ static rf_status append_number(rf_str *out, double v)
     return rf_str_append(out, "%s", text);
 }
 
+rf_status rf_setting_append_text(const char *text, rf_str *out)
+{
+    return is_bare(text) ? rf_str_append(out, "%s", text) : rf_json_append_str(out, text);
+}
+
 rf_status rf_settings_format(const rf_setting *row, const void *settings, rf_str *out)
 {
     rf_status status = RF_OK;
@@ -61,7 +66,11 @@ rf_status rf_settings_format(const rf_setting *row, const void *settings, rf_str
         RF_BUG(isfinite(number), "%s is not a finite number", row->key);
         return append_number(out, number);
     case RF_SETTING_TEXT:
-        return is_bare(field) ? rf_str_append(out, "%s", field) : rf_json_append_str(out, field);
+        return rf_setting_append_text(field, out);
+    case RF_SETTING_NAMES:
+        return rf_setting_format_names(field, out);
+    case RF_SETTING_I64_BY:
+        return rf_setting_format_i64_by(row, field, out);
     case RF_SETTING_CHOICE:
         memcpy(&choice, field, sizeof choice);
         while (row->choices[n_choices] != NULL) {
@@ -91,13 +100,26 @@ fail:
 /* "whole number", "topk \| relu". `bar` stands between choices. */
 static rf_status append_type(const rf_setting *row, const char *bar, rf_str *out)
 {
-    static const char *const names[] = {"true or false", "whole number", "number", "text"};
     rf_status status = RF_OK;
-    if (row->type != RF_SETTING_CHOICE) {
-        return rf_str_append(out, "%s", names[row->type]);
-    }
-    for (int i = 0; row->choices[i] != NULL; i++) {
-        RF_TRY(rf_str_append(out, "%s%s", i == 0 ? "" : bar, row->choices[i]));
+    switch (row->type) {
+    case RF_SETTING_BOOL:
+        return rf_str_append(out, "true or false");
+    case RF_SETTING_I64:
+        return rf_str_append(out, "whole number");
+    case RF_SETTING_F64:
+        return rf_str_append(out, "number");
+    case RF_SETTING_TEXT:
+        return rf_str_append(out, "text");
+    case RF_SETTING_NAMES:
+        return rf_str_append(out, "text or list of texts");
+    case RF_SETTING_I64_BY:
+        RF_TRY(rf_str_append(out, "whole number, or map by "));
+        return rf_setting_append_choices(row, out);
+    case RF_SETTING_CHOICE:
+        for (int i = 0; row->choices[i] != NULL; i++) {
+            RF_TRY(rf_str_append(out, "%s%s", i == 0 ? "" : bar, row->choices[i]));
+        }
+        break;
     }
 fail:
     return status;
@@ -106,7 +128,8 @@ fail:
 /* ", 0 to 10", ", at least 1", or nothing. */
 static rf_status append_range(const rf_setting *row, rf_str *out)
 {
-    bool is_number = row->type == RF_SETTING_I64 || row->type == RF_SETTING_F64;
+    bool is_number = row->type == RF_SETTING_I64 || row->type == RF_SETTING_F64 ||
+                     row->type == RF_SETTING_I64_BY;
     if (!is_number || (row->min == 0 && row->max == 0) || (isinf(row->min) && isinf(row->max))) {
         return RF_OK;
     }

@@ -38,6 +38,46 @@ fail:
     return status;
 }
 
+/* One row of a site: of all tokens that the coder sees, and only what differs from site to site. */
+static rf_status add_site(rf_table *t, const rf_site_figures *site)
+{
+    rf_status status = RF_OK;
+    const rf_token_figures *f = &site->by_class[RF_EVAL_ALL];
+
+    RF_TRY(rf_table_add(t, "%s", ""));
+    RF_TRY(rf_table_add(t, "%s", ""));
+    RF_TRY(rf_table_add(t, "at %s", site->site));
+    RF_TRY(rf_table_add(t, "%" PRId64, f->n_tokens));
+    RF_TRY(rf_table_add(t, "%s", ""));
+    RF_TRY(rf_table_add_number(t, f->explained_variance, 4));
+    RF_TRY(rf_table_add_number(t, f->explained_variance_by_position, 4));
+    if (isnan(f->mse)) {
+        RF_TRY(rf_table_add(t, "n/a"));
+    } else {
+        RF_TRY(rf_table_add(t, "%.4g", f->mse));
+    }
+    RF_TRY(rf_table_add_number(t, f->cosine, 4));
+    RF_TRY(rf_table_add(t, "%s", ""));
+fail:
+    return status;
+}
+
+static rf_status add_coder(rf_table *t, const rf_coder_figures *coder, const char *split)
+{
+    rf_status status = RF_OK;
+
+    for (int c = 0; c < RF_EVAL_N_CLASSES; c++) {
+        if (c == RF_EVAL_ALL || coder->by_class[c].n_tokens > 0) {
+            RF_TRY(add_tokens(t, coder, split, c));
+        }
+    }
+    for (int64_t i = 0; i < coder->n_sites; i++) {
+        RF_TRY(add_site(t, &coder->sites[i]));
+    }
+fail:
+    return status;
+}
+
 static rf_status write_tokens(const rf_eval_report *report, rf_str *out)
 {
     static const char *const headings[] = {"coder", "pictures", "tokens", "n",   "L0",
@@ -49,12 +89,7 @@ static rf_status write_tokens(const rf_eval_report *report, rf_str *out)
     for (int64_t i = 0; i < report->splits[0].n_coders; i++) {
         for (int s = 0; s < 2; s++) {
             const rf_split_figures *split = &report->splits[s];
-            const rf_coder_figures *coder = &split->coders[i];
-            for (int c = 0; c < RF_EVAL_N_CLASSES; c++) {
-                if (c == RF_EVAL_ALL || coder->by_class[c].n_tokens > 0) {
-                    RF_TRY(add_tokens(t, coder, split_name(split), c));
-                }
-            }
+            RF_TRY(add_coder(t, &split->coders[i], split_name(split)));
         }
     }
     RF_TRY(rf_table_write(t, out));
@@ -94,7 +129,9 @@ static rf_status write_substitution(const rf_eval_report *report, rf_str *out)
     for (int64_t i = 0; i < report->splits[0].n_coders; i++) {
         for (int s = 0; s < 2; s++) {
             const rf_split_figures *split = &report->splits[s];
-            RF_TRY(add_substitution(t, &split->coders[i], split_name(split)));
+            if (split->coders[i].substitution.kind != RF_SUBSTITUTION_SEVERAL_MODELS) {
+                RF_TRY(add_substitution(t, &split->coders[i], split_name(split)));
+            }
         }
     }
     RF_TRY(rf_table_write(t, out));
@@ -121,11 +158,62 @@ fail:
     return status;
 }
 
+/* What coders that are not autoencoders of one site reconstruct of what. */
+static rf_status write_sites(const rf_eval_report *report, rf_str *out)
+{
+    rf_status status = RF_OK;
+    bool has_one = false;
+
+    for (int64_t i = 0; i < report->splits[0].n_coders; i++) {
+        const rf_coder_figures *coder = &report->splits[0].coders[i];
+        if (coder->target[0] != '\0') {
+            RF_TRY(rf_str_append(out, "%s: transcoder, %s from %s\n", coder->name, coder->target,
+                                 coder->input));
+        } else if (coder->n_sites > 0) {
+            RF_TRY(rf_str_append(out, "%s: crosscoder of %s\n", coder->name, coder->input));
+        } else {
+            continue;
+        }
+        has_one = true;
+    }
+    RF_TRY(rf_str_append(out, "%s", has_one ? "\n" : ""));
+fail:
+    return status;
+}
+
+/* What the figures of substitution are, and who has none. */
+static rf_status write_notes(const rf_eval_report *report, rf_str *out)
+{
+    rf_status status = RF_OK;
+
+    RF_TRY(rf_str_append(out, "spliced, zero, mean: cosine of the final embedding to the untouched "
+                              "one, with the tokens that the\ncoder reconstructs replaced by the "
+                              "reconstruction, by zeros, by their mean\n"));
+    for (int64_t i = 0; i < report->splits[0].n_coders; i++) {
+        const rf_coder_figures *coder = &report->splits[0].coders[i];
+        const rf_substitution_kind kind = coder->substitution.kind;
+        if (kind == RF_SUBSTITUTION_ALL_SITES || kind == RF_SUBSTITUTION_SEVERAL_MODELS) {
+            RF_TRY(rf_str_append(out, "%s: %s\n", coder->name, rf_substitution_text(kind)));
+        }
+    }
+    for (int m = 0; m < report->n_models; m++) {
+        const rf_evaluated_model *model = &report->models[m];
+        if (model->ce_reason != NULL) {
+            RF_TRY(rf_str_append(out, "no cross entropy%s%s: %s\n",
+                                 model->name[0] != '\0' ? " of " : "", model->name,
+                                 model->ce_reason));
+        }
+    }
+fail:
+    return status;
+}
+
 rf_status rf_report_eval(const rf_eval_report *report, rf_str *out)
 {
     rf_status status = RF_OK;
 
     RF_TRY(write_pictures(report, out));
+    RF_TRY(write_sites(report, out));
     RF_TRY(write_tokens(report, out));
     RF_TRY(rf_str_append(out,
                          "EV: explained variance about the mean of these tokens; EV pos: about "
@@ -136,12 +224,7 @@ rf_status rf_report_eval(const rf_eval_report *report, rf_str *out)
     }
     RF_TRY(rf_str_append(out, "\n"));
     RF_TRY(write_substitution(report, out));
-    RF_TRY(rf_str_append(out, "spliced, zero, mean: cosine of the final embedding to the untouched "
-                              "one, with the tokens that the\ncoder sees replaced by the "
-                              "reconstruction, by zeros, by their mean\n"));
-    if (report->ce_reason != NULL) {
-        RF_TRY(rf_str_append(out, "no cross entropy: %s\n", report->ce_reason));
-    }
+    RF_TRY(write_notes(report, out));
 fail:
     return status;
 }

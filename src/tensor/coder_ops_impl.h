@@ -57,6 +57,10 @@ typedef struct rf_exact {
 /* Values <= 0 are never selected. */
 static const float rf_least_positive = 0x1p-149f;
 
+/* A t >= `from` > 0 that at least k of a [n] reach, and at most k + slack, or as few as ties allow;
+ * `from` itself where fewer than k reach that. */
+float rf_threshold_of(const float *a, int64_t n, int64_t k, int64_t slack, float from);
+
 /* Drop what cannot be among the k + slack largest, or so; with ties or loose bounds that may be
  * nothing. */
 void rf_candidates_prune(rf_candidates *c, int64_t k, int64_t slack);
@@ -71,12 +75,19 @@ void rf_candidates_keep(rf_candidates *c, int64_t k);
 /* acc [n] = fma(weight[j], row j, acc), j rising; row j begins at base + row[j] * stride. */
 void rf_cpu_add_rows(float *acc, int64_t n, const float *base, int64_t stride, const int32_t *row,
                      const float *weight, int64_t count);
+/* The same for any machine. */
+void rf_cpu_add_rows_plain(float *acc, int64_t n, const float *base, int64_t stride,
+                           const int32_t *row, const float *weight, int64_t count);
 
-/* ---- cpu_adam.c ---------------------------------------------------------------------------------
+/* ---- cpu_row_rule.c -----------------------------------------------------------------------------
  */
 
-/* w / |w| by canonical dot; a row of norm 0 stays. */
-void rf_cpu_normalise_row(float *w, int64_t n);
+/* One row w [n] as the rule wants it. */
+void rf_cpu_keep_row_rule(float *w, int64_t n, rf_row_rule rule, const rf_segments *segments,
+                          float radius);
+/* g less its component along the constraint's normal at w, where the rule has one. */
+void rf_cpu_project_gradient(float *g, const float *w, int64_t n, rf_row_rule rule,
+                             const rf_segments *segments);
 
 /* ---- for all --------------------------------------------------------------------------------- */
 

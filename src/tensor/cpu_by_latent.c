@@ -5,31 +5,60 @@
 #include <string.h>
 
 enum {
-    GROUP = 256,            /* entries whose weights are gathered at once */
-    MAX_LATENT_BLOCK = 512, /* latents that a thread takes */
-    MANY_ENTRIES = 32,      /* latents with so many walk the tokens side by side, */
-    SIDE_BY_SIDE = 64,      /* up to so many latents, */
-    TOKEN_RANGE = 128,      /* so many tokens at a time, whose rows are then in cache */
+    GATHER = 256,            /* entries whose weights are gathered at once */
+    MAX_LATENT_BLOCK = 4096, /* latents that a thread takes */
+    SIDE_BY_SIDE = 1024,     /* of which so many with many entries walk the tokens side by side, */
+    CACHE_BYTES = 3 << 19,   /* a range of rows of x or g at a time that stays in a core's cache */
+    MANY_A_RANGE = 4,        /* many: so many entries in each range */
 };
 
-/* Entries first .. last - 1 of the index of list `l`, all of latent `i`. */
-static void add_entries(const rf_by_latent_args *args, int l, int64_t i, int64_t first,
-                        int64_t last)
+/* One of the two products: entries first .. last - 1 of the index of list `l`, all of latent `i`.
+ */
+typedef void add_fn(const rf_by_latent_args *args, int l, int64_t i, int64_t first, int64_t last);
+
+static void gather(float *out, const float *from, const int32_t *at, int64_t n)
 {
-    const rf_codes *codes = args->codes[l];
+    for (int64_t j = 0; j < n; j++) {
+        out[j] = from[at[j]];
+    }
+}
+
+/* Where columns of latent i's group begin in the rows of g of list `l`. */
+static int64_t group_column(const rf_by_latent_args *args, int l, int64_t i)
+{
+    const rf_latent_groups *groups = &args->groups[l];
+    int q = 0;
+    while (q + 1 < groups->n && i >= groups->end[q]) {
+        q++;
+    }
+    return q * args->d_w_dec.shape[1];
+}
+
+static void add_to_dec(const rf_by_latent_args *args, int l, int64_t i, int64_t first, int64_t last)
+{
     const rf_latent_index *index = args->index[l];
-    float value[GROUP], d_value[GROUP], *d_bias = (float *)args->d_b_enc.data + i;
-    for (; first < last; first += GROUP) {
-        int64_t n = rf_min_i64(GROUP, last - first);
+    const float *g = (const float *)args->g[l].data + group_column(args, l, i);
+    float weight[GATHER];
+    for (; first < last; first += GATHER) {
+        int64_t n = rf_min_i64(GATHER, last - first);
+        gather(weight, args->codes[l]->value, index->entry + first, n);
+        rf_cpu_add_rows(rf_row_mut(&args->d_w_dec, i), args->d_w_dec.shape[1], g,
+                        args->g[l].stride[0], index->row + first, weight, n);
+    }
+}
+
+static void add_to_enc(const rf_by_latent_args *args, int l, int64_t i, int64_t first, int64_t last)
+{
+    const rf_latent_index *index = args->index[l];
+    float weight[GATHER], *d_bias = (float *)args->d_b_enc.data + i;
+    for (; first < last; first += GATHER) {
+        int64_t n = rf_min_i64(GATHER, last - first);
+        gather(weight, args->codes[l]->d_value, index->entry + first, n);
         for (int64_t j = 0; j < n; j++) {
-            value[j] = codes->value[index->entry[first + j]];
-            d_value[j] = codes->d_value[index->entry[first + j]];
-            *d_bias += d_value[j];
+            *d_bias += weight[j];
         }
-        rf_cpu_add_rows(rf_row_mut(&args->d_w_dec, i), args->d_w_dec.shape[1], args->g[l].data,
-                        args->g[l].stride[0], index->row + first, value, n);
         rf_cpu_add_rows(rf_row_mut(&args->d_w_enc, i), args->d_w_enc.shape[1], args->x.data,
-                        args->x.stride[0], index->row + first, d_value, n);
+                        args->x.stride[0], index->row + first, weight, n);
     }
 }
 
@@ -45,43 +74,59 @@ static int64_t entries_of(const rf_by_latent_args *args, int64_t i)
 static void begin_latent(const rf_by_latent_args *args, int64_t i)
 {
     size_t row = sizeof(float);
-    memset(rf_row_mut(&args->d_w_enc, i), 0, row * (size_t)args->d_w_enc.shape[1]);
-    memset(rf_row_mut(&args->d_w_dec, i), 0, row * (size_t)args->d_w_dec.shape[1]);
+    if (!args->accumulate) {
+        memset(rf_row_mut(&args->d_w_enc, i), 0, row * (size_t)args->d_w_enc.shape[1]);
+        memset(rf_row_mut(&args->d_w_dec, i), 0, row * (size_t)args->d_w_dec.shape[1]);
+    }
 }
 
-static double end_latent(const rf_by_latent_args *args, int64_t i)
+/* Nothing where sums go on, as their squares are not asked for. */
+static void end_latent(const rf_by_latent_args *args, int64_t i, double *squares)
 {
-    const float *d_enc = rf_row(&args->d_w_enc, i), *d_dec = rf_row(&args->d_w_dec, i);
-    double d_bias = (double)((const float *)args->d_b_enc.data)[i];
-    return (double)rf_dot(d_enc, d_enc, args->d_w_enc.shape[1]) +
-           (double)rf_dot(d_dec, d_dec, args->d_w_dec.shape[1]) + d_bias * d_bias;
+    if (!args->accumulate) {
+        const float *d_enc = rf_row(&args->d_w_enc, i), *d_dec = rf_row(&args->d_w_dec, i);
+        double d_bias = (double)((const float *)args->d_b_enc.data)[i];
+        squares[i] = (double)rf_dot(d_enc, d_enc, args->d_w_enc.shape[1]) +
+                     (double)rf_dot(d_dec, d_dec, args->d_w_dec.shape[1]) + d_bias * d_bias;
+    }
 }
 
 static void few_entries(const rf_by_latent_args *args, int64_t i, double *squares)
 {
     begin_latent(args, i);
     for (int l = 0; l < args->n_lists; l++) {
-        add_entries(args, l, i, args->index[l]->latent_start[i],
-                    args->index[l]->latent_start[i + 1]);
+        int64_t first = args->index[l]->latent_start[i], last = args->index[l]->latent_start[i + 1];
+        if (args->g[l].data != NULL) {
+            add_to_dec(args, l, i, first, last);
+        }
+        add_to_enc(args, l, i, first, last);
     }
-    squares[i] = end_latent(args, i);
+    end_latent(args, i, squares);
 }
 
-/* One list of some latents. Each latent's entries are taken in token order whatever the range. */
-static void walk_list(const rf_by_latent_args *args, int l, const int64_t *latents, int n)
+/* Tokens whose rows of width `d` stay in cache. */
+static int64_t token_range(int64_t d)
+{
+    return rf_max_i64(1, CACHE_BYTES / ((int64_t)sizeof(float) * d));
+}
+
+/* One list of some latents, for one of the products. Each latent's entries are taken in token order
+ * whatever the range. */
+static void walk_list(const rf_by_latent_args *args, int l, const int64_t *latents, int n,
+                      int64_t range, add_fn *add)
 {
     const rf_latent_index *index = args->index[l];
     int64_t next[SIDE_BY_SIDE];
     for (int j = 0; j < n; j++) {
         next[j] = index->latent_start[latents[j]];
     }
-    for (int64_t row = 0; row < args->x.shape[0]; row += TOKEN_RANGE) {
+    for (int64_t row = 0; row < args->x.shape[0]; row += range) {
         for (int j = 0; j < n; j++) {
             int64_t e = next[j], end = index->latent_start[latents[j] + 1];
-            while (e < end && index->row[e] < row + TOKEN_RANGE) {
+            while (e < end && index->row[e] < row + range) {
                 e++;
             }
-            add_entries(args, l, latents[j], next[j], e);
+            add(args, l, latents[j], next[j], e);
             next[j] = e;
         }
     }
@@ -94,23 +139,29 @@ static void many_entries(const rf_by_latent_args *args, const int64_t *latents, 
         begin_latent(args, latents[j]);
     }
     for (int l = 0; l < args->n_lists; l++) {
-        walk_list(args, l, latents, n);
+        if (args->g[l].data != NULL) {
+            walk_list(args, l, latents, n, token_range(args->d_w_dec.shape[1]), add_to_dec);
+        }
+        walk_list(args, l, latents, n, token_range(args->d_w_enc.shape[1]), add_to_enc);
     }
     for (int j = 0; j < n; j++) {
-        squares[latents[j]] = end_latent(args, latents[j]);
+        end_latent(args, latents[j], squares);
     }
 }
 
 static void one_block(const rf_by_latent_args *args, int64_t first, int64_t last, double *squares)
 {
-    int64_t crowded[SIDE_BY_SIDE];
+    int64_t crowded[SIDE_BY_SIDE], width = args->d_w_enc.shape[1];
+    int64_t many = MANY_A_RANGE * rf_ceil_div(args->x.shape[0], token_range(width));
     int n_crowded = 0;
     for (int64_t i = first; i < last; i++) {
         int64_t n = entries_of(args, i);
-        ((float *)args->d_b_enc.data)[i] = 0.0f;
+        if (!args->accumulate) {
+            ((float *)args->d_b_enc.data)[i] = 0.0f;
+            squares[i] = 0.0;
+        }
         args->touched[i] = n > 0;
-        squares[i] = 0.0;
-        if (n >= MANY_ENTRIES) {
+        if (n > many) {
             crowded[n_crowded++] = i;
         } else if (n > 0) {
             few_entries(args, i, squares);
@@ -136,9 +187,11 @@ rf_status rf_cpu_accumulate_by_latent(rf_stream *s, const rf_by_latent_args *arg
     for (int64_t i = 0; i < n_latents; i += block) {
         one_block(args, i, rf_min_i64(i + block, n_latents), squares);
     }
-    *args->squares = 0.0;
-    for (int64_t i = 0; i < n_latents; i++) {
-        *args->squares += squares[i];
+    if (!args->accumulate) {
+        *args->squares = 0.0;
+        for (int64_t i = 0; i < n_latents; i++) {
+            *args->squares += squares[i];
+        }
     }
 fail:
     return status;

@@ -4,59 +4,154 @@
 #include <math.h>
 #include <string.h>
 
-/* Tokens walk their entries, latents rising, side by side in pieces: rows of W that several of them
- * use are then in cache. Blocks and pieces leave no trace in the result. */
-enum { MAX_TOKEN_BLOCK = 64, PIECE = 32 };
+/* Tokens walk their entries, latents rising, side by side in ranges of latents: rows of W that
+ * several of them use are then in cache. Blocks and ranges leave no trace in the result. */
+enum {
+    MAX_TOKENS = 1024,      /* that a thread takes while their entries are many, */
+    MAX_SPARSE_TOKENS = 64, /* and while they are few */
+    CACHE_BYTES = 3 << 19,  /* of a range's rows: most of a core's own cache */
+    ENOUGH = 4,             /* entries of a token in such a range that pay for walking it so */
+    PIECE = 32,             /* else a range has about so many of them */
+};
 
-static int64_t token_block(const rf_stream *s, int64_t n_rows)
-{
-    int64_t share = rf_ceil_div(n_rows, 4 * (int64_t)rf_cpu_n_threads(s));
-    return rf_max_i64(1, rf_min_i64(share, MAX_TOKEN_BLOCK));
-}
+typedef struct token_block {
+    const rf_codes *codes;
+    int64_t first, last;      /* rows */
+    int64_t next[MAX_TOKENS]; /* each row's first entry that was not visited */
+} token_block;
 
-static int64_t most_entries(const rf_codes *codes, int64_t first, int64_t last)
+typedef struct tiling {
+    int64_t n_tokens, n_latents;
+} tiling;
+
+static tiling tiling_of(const rf_stream *s, const rf_codes *codes, const rf_view *w)
 {
-    int64_t most = 0;
-    for (int64_t b = first; b < last; b++) {
-        most = rf_max_i64(most, codes->row_start[b + 1] - codes->row_start[b]);
+    int64_t n_rows = rf_max_i64(1, codes->n_rows), n_latents = w->shape[0];
+    int64_t n_threads = rf_cpu_n_threads(s);
+    int64_t in_cache = rf_max_i64(1, CACHE_BYTES / ((int64_t)sizeof(float) * w->shape[1]));
+    int64_t a_row = rf_max_i64(1, rf_ceil_div(codes->row_start[codes->n_rows], n_rows));
+    if (a_row * rf_min_i64(in_cache, n_latents) >= ENOUGH * n_latents) {
+        return (tiling){rf_min_i64(rf_ceil_div(n_rows, 2 * n_threads), MAX_TOKENS), in_cache};
     }
-    return most;
+    int64_t range = rf_max_i64(in_cache, rf_ceil_div(PIECE * n_latents, a_row));
+    return (tiling){rf_min_i64(rf_ceil_div(n_rows, 4 * n_threads), MAX_SPARSE_TOKENS), range};
 }
 
-/* Entries of row `b` that belong to the piece which begins at its entry `piece`: *first and how
- * many. */
-static int64_t entries_of(const rf_codes *codes, int64_t b, int64_t piece, int64_t *first)
+static void begin_block(token_block *block, const rf_codes *codes, int64_t first, int64_t last)
 {
-    *first = codes->row_start[b] + piece;
-    return rf_max_i64(0, rf_min_i64(PIECE, codes->row_start[b + 1] - *first));
+    block->codes = codes;
+    block->first = first;
+    block->last = last;
+    memcpy(block->next, codes->row_start + first, sizeof(int64_t) * (size_t)(last - first));
 }
 
-static void decode_block(const rf_decode_args *args, int64_t first, int64_t last)
+/* Entries e .. e + n - 1 of row b, all of group `group`. */
+typedef void visit_fn(const void *args, int group, int64_t b, int64_t e, int64_t n);
+
+/* All that is left below latent `end`. */
+static void walk(token_block *block, int64_t begin, int64_t end, int64_t range, int group,
+                 visit_fn *visit, const void *args)
 {
-    const rf_codes *codes = args->codes;
-    int64_t d = args->out.shape[1], most = most_entries(codes, first, last);
-    for (int64_t b = first; b < last; b++) {
-        if (args->bias.data != NULL) {
-            memcpy(rf_row_mut(&args->out, b), args->bias.data, sizeof(float) * (size_t)d);
-        } else {
-            memset(rf_row_mut(&args->out, b), 0, sizeof(float) * (size_t)d);
+    const rf_codes *codes = block->codes;
+    while (begin < end) {
+        begin = rf_min_i64(begin + range, end);
+        for (int64_t b = block->first; b < block->last; b++) {
+            int64_t *next = &block->next[b - block->first], e = *next;
+            int64_t row_end = codes->row_start[b + 1];
+            while (e < row_end && codes->latent[e] < begin) {
+                e++;
+            }
+            if (e > *next) {
+                visit(args, group, b, *next, e - *next);
+                *next = e;
+            }
         }
     }
-    for (int64_t piece = 0; piece < most; piece += PIECE) {
+}
+
+static int64_t group_begin(const rf_latent_groups *groups, int group)
+{
+    return group == 0 ? 0 : groups->end[group - 1];
+}
+
+static int64_t group_end(const rf_latent_groups *groups, int group, int64_t n_latents)
+{
+    return groups->n == 0 ? n_latents : groups->end[group];
+}
+
+/* Columns of `group` of row b begin as the bias, or as what the group before ended with. */
+static void begin_sum(const rf_decode_args *args, int group, int64_t b)
+{
+    size_t d = (size_t)args->w_dec.shape[1];
+    float *out = rf_row_mut(&args->out, b) + (size_t)group * d;
+    if (group > 0) {
+        memcpy(out, out - d, sizeof(float) * d);
+    } else if (args->bias.data != NULL) {
+        memcpy(out, args->bias.data, sizeof(float) * d);
+    } else {
+        memset(out, 0, sizeof(float) * d);
+    }
+}
+
+static void decode_entries(const void *p, int group, int64_t b, int64_t e, int64_t n)
+{
+    const rf_decode_args *args = p;
+    const float *value = args->value != NULL ? args->value : args->codes->value;
+    int64_t d = args->w_dec.shape[1];
+    rf_cpu_add_rows(rf_row_mut(&args->out, b) + group * d, d, args->w_dec.data,
+                    args->w_dec.stride[0], args->codes->latent + e, value + e, n);
+}
+
+static void decode_block(const rf_decode_args *args, int64_t range, int64_t first, int64_t last)
+{
+    token_block block;
+    begin_block(&block, args->codes, first, last);
+    for (int q = 0; q == 0 || q < args->groups.n; q++) {
         for (int64_t b = first; b < last; b++) {
-            int64_t e, n = entries_of(codes, b, piece, &e);
-            rf_cpu_add_rows(rf_row_mut(&args->out, b), d, args->w_dec.data, args->w_dec.stride[0],
-                            codes->latent + e, codes->value + e, n);
+            begin_sum(args, q, b);
         }
+        walk(&block, group_begin(&args->groups, q),
+             group_end(&args->groups, q, args->w_dec.shape[0]), range, q, decode_entries, args);
     }
 }
 
 rf_status rf_cpu_decode(rf_stream *s, const rf_decode_args *args)
 {
-    int64_t n_rows = args->codes->n_rows, block = token_block(s, n_rows);
+    int64_t n_rows = args->codes->n_rows;
+    tiling t = tiling_of(s, args->codes, &args->w_dec);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(rf_cpu_n_threads(s))
-    for (int64_t b = 0; b < n_rows; b += block) {
-        decode_block(args, b, rf_min_i64(b + block, n_rows));
+    for (int64_t b = 0; b < n_rows; b += t.n_tokens) {
+        decode_block(args, t.n_latents, b, rf_min_i64(b + t.n_tokens, n_rows));
+    }
+    return RF_OK;
+}
+
+static void d_value_entries(const void *p, int group, int64_t b, int64_t e, int64_t n)
+{
+    const rf_d_value_args *args = p;
+    float *out = args->out != NULL ? args->out : args->codes->d_value;
+    int64_t d = args->w_dec.shape[1];
+    rf_dot_rows(rf_row(&args->g, b) + group * d, args->w_dec.data, args->w_dec.stride[0],
+                args->codes->latent + e, n, d, out + e);
+}
+
+static void d_value_block(const rf_d_value_args *args, int64_t range, int64_t first, int64_t last)
+{
+    token_block block;
+    begin_block(&block, args->codes, first, last);
+    for (int q = 0; q == 0 || q < args->groups.n; q++) {
+        walk(&block, group_begin(&args->groups, q),
+             group_end(&args->groups, q, args->w_dec.shape[0]), range, q, d_value_entries, args);
+    }
+}
+
+rf_status rf_cpu_d_value(rf_stream *s, const rf_d_value_args *args)
+{
+    int64_t n_rows = args->codes->n_rows;
+    tiling t = tiling_of(s, args->codes, &args->w_dec);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(rf_cpu_n_threads(s))
+    for (int64_t b = 0; b < n_rows; b += t.n_tokens) {
+        d_value_block(args, t.n_latents, b, rf_min_i64(b + t.n_tokens, n_rows));
     }
     return RF_OK;
 }
@@ -71,33 +166,6 @@ rf_status rf_cpu_codes_row_sum(rf_stream *s, const rf_codes *codes, const rf_vie
             sum += codes->value[e];
         }
         out[b] = sum;
-    }
-    return RF_OK;
-}
-
-static void d_value_block(const rf_d_value_args *args, int64_t first, int64_t last)
-{
-    const rf_codes *codes = args->codes;
-    int64_t most = most_entries(codes, first, last);
-    for (int64_t piece = 0; piece < most; piece += PIECE) {
-        for (int64_t b = first; b < last; b++) {
-            int64_t e, n = entries_of(codes, b, piece, &e);
-            rf_dot_rows(rf_row(&args->g, b), args->w_dec.data, args->w_dec.stride[0],
-                        codes->latent + e, n, args->g.shape[1], codes->d_value + e);
-        }
-    }
-    int64_t end = codes->row_start[last];
-    for (int64_t e = codes->row_start[first]; args->penalty != 0.0f && e < end; e++) {
-        codes->d_value[e] += args->penalty;
-    }
-}
-
-rf_status rf_cpu_d_value(rf_stream *s, const rf_d_value_args *args)
-{
-    int64_t n_rows = args->codes->n_rows, block = token_block(s, n_rows);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(rf_cpu_n_threads(s))
-    for (int64_t b = 0; b < n_rows; b += block) {
-        d_value_block(args, b, rf_min_i64(b + block, n_rows));
     }
     return RF_OK;
 }
@@ -162,4 +230,19 @@ rf_status rf_cpu_index_by_latent(rf_stream *s, const rf_codes *codes, rf_latent_
     }
 fail:
     return status;
+}
+
+rf_status rf_cpu_sum_by_latent(rf_stream *s, const rf_latent_index *index, const float *entries,
+                               const rf_view *out, float beta)
+{
+    float *sums = out->data;
+#pragma omp parallel for schedule(static) num_threads(rf_cpu_n_threads(s))
+    for (int64_t i = 0; i < index->n_latents; i++) {
+        float sum = 0.0f;
+        for (int64_t e = index->latent_start[i]; e < index->latent_start[i + 1]; e++) {
+            sum += entries[index->entry[e]];
+        }
+        sums[i] = beta == 0.0f ? sum : sums[i] + sum;
+    }
+    return RF_OK;
 }

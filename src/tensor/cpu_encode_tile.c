@@ -1,65 +1,74 @@
-/* One tile of products: candidates of TOPK lists, entries of POSITIVE lists. */
+/* One tile of products: candidates of TOPK and BATCH_TOPK lists, entries of the others. */
 #include "encode_impl.h"
 
 #include <math.h>
 #include <string.h>
 
-/* The latents of a tile that a list may select, with their bounds: all of them, or a gathered few.
- */
-typedef struct tile_latents {
-    const float *norm, *offset_hi, *offset_lo;
-    const int32_t *chosen; /* place in the tile, or NULL: all */
-    int64_t n, first;
-} tile_latents;
+/* The k of a row of a TOPK list. */
+static int64_t k_of(const rf_encode_list *list, int64_t row)
+{
+    const int32_t *row_k = list->list->row_k;
+    return row_k == NULL ? list->k : rf_max_i64(0, rf_min_i64(row_k[row], list->k));
+}
+
+static void begin_topk(const rf_encode_list_work *own, int64_t room, int64_t n_rows)
+{
+    for (int64_t r = 0; r < n_rows; r++) {
+        own->candidates[r] = (rf_candidates){.lo = own->lo + r * room,
+                                             .hi = own->hi + r * room,
+                                             .latent = own->latent + r * room,
+                                             .threshold = rf_least_positive};
+    }
+}
 
 void rf_encode_begin_block(const rf_encode_plan *plan, rf_encode_work *work, int64_t first_row,
                            int64_t n_rows)
 {
     for (int l = 0; l < plan->args->n_lists; l++) {
-        for (int64_t r = 0; r < n_rows; r++) {
-            plan->count[l][first_row + r] = 0;
-            if (plan->args->lists[l].rule == RF_SELECT_TOPK) {
-                int64_t room = plan->room[l];
-                work->candidates[l][r] = (rf_candidates){.lo = work->lo[l] + r * room,
-                                                         .hi = work->hi[l] + r * room,
-                                                         .latent = work->latent[l] + r * room,
-                                                         .threshold = rf_least_positive};
-            }
+        const rf_encode_list *list = &plan->lists[l];
+        memset(list->count + first_row, 0, sizeof(int64_t) * (size_t)n_rows);
+        if (list->list->rule == RF_SELECT_TOPK) {
+            begin_topk(&work->lists[l], list->room, n_rows);
         }
     }
 }
 
-static tile_latents all_latents(const rf_encode_plan *plan, int64_t first, int64_t n)
+static rf_tile_latents all_latents(const rf_encode_plan *plan, const rf_encode_list *list,
+                                   int64_t first, int64_t n)
 {
-    return (tile_latents){.norm = plan->norm + first,
-                          .offset_hi = plan->offset_hi + first,
-                          .offset_lo = plan->offset_lo + first,
-                          .n = n,
-                          .first = first};
+    return (rf_tile_latents){.norm = plan->norm + first,
+                             .offset_hi = plan->offset_hi + first,
+                             .offset_lo = plan->offset_lo + first,
+                             .gate = list->gate == NULL ? NULL : list->gate + first,
+                             .n = n,
+                             .first = first};
 }
 
-static tile_latents eligible_latents(const rf_encode_plan *plan, const uint8_t *eligible,
-                                     const rf_encode_work *work, int64_t first, int64_t n)
+static rf_tile_latents eligible_latents(const rf_encode_plan *plan, const rf_encode_list *list,
+                                        const rf_encode_work *work, int64_t first, int64_t n)
 {
+    const uint8_t *eligible = list->list->eligible;
     int64_t count = 0;
     for (int64_t j = 0; j < n; j++) {
         if (eligible[first + j] != 0) {
             work->norm[count] = plan->norm[first + j];
             work->offset_hi[count] = plan->offset_hi[first + j];
             work->offset_lo[count] = plan->offset_lo[first + j];
+            work->gate[count] = list->gate == NULL ? 0.0f : list->gate[first + j];
             work->chosen[count++] = (int32_t)j;
         }
     }
-    return (tile_latents){.norm = work->norm,
-                          .offset_hi = work->offset_hi,
-                          .offset_lo = work->offset_lo,
-                          .chosen = work->chosen,
-                          .n = count,
-                          .first = first};
+    return (rf_tile_latents){.norm = work->norm,
+                             .offset_hi = work->offset_hi,
+                             .offset_lo = work->offset_lo,
+                             .gate = work->gate,
+                             .chosen = work->chosen,
+                             .n = count,
+                             .first = first};
 }
 
 /* The products of one row with the latents of `t`. */
-static const float *products_of(const tile_latents *t, const float *row, float *gathered)
+static const float *products_of(const rf_tile_latents *t, const float *row, float *gathered)
 {
     if (t->chosen == NULL) {
         return row;
@@ -70,12 +79,7 @@ static const float *products_of(const tile_latents *t, const float *row, float *
     return gathered;
 }
 
-static int32_t latent_of(const tile_latents *t, int64_t j)
-{
-    return (int32_t)(t->first + (t->chosen != NULL ? t->chosen[j] : j));
-}
-
-static rf_exact exact_of(const rf_encode_plan *plan, const rf_encode_work *work, int64_t row)
+rf_exact rf_encode_exact(const rf_encode_plan *plan, const rf_encode_work *work, int64_t row)
 {
     const rf_encode_args *args = plan->args;
     return (rf_exact){.x = rf_row(&args->x, row),
@@ -94,15 +98,19 @@ static void make_room(const rf_encode_plan *plan, const rf_encode_work *work, in
         rf_candidates_prune(c, k, k / 8);
     }
     if (c->n > rf_candidates_soft_limit(k)) { /* ties, or bounds too wide to tell */
-        rf_exact exact = exact_of(plan, work, row);
+        rf_exact exact = rf_encode_exact(plan, work, row);
         rf_candidates_measure(c, c->n, &exact);
         rf_candidates_keep(c, k);
     }
 }
 
-static void add_candidates(const rf_encode_plan *plan, rf_encode_work *work, const tile_latents *t,
-                           const float *p, int64_t row, int64_t k, rf_candidates *c)
+static void add_candidates(const rf_encode_plan *plan, rf_encode_work *work,
+                           const rf_tile_latents *t, const float *p, int64_t row, int64_t k,
+                           rf_candidates *c)
 {
+    if (k == 0) {
+        return;
+    }
     make_room(plan, work, row, k, c);
     float scale = plan->row_scale[row];
     int64_t n =
@@ -111,48 +119,73 @@ static void add_candidates(const rf_encode_plan *plan, rf_encode_work *work, con
         int32_t j = work->nominated[i];
         c->lo[c->n] = fmaf(-scale, t->norm[j], p[j]) + t->offset_lo[j];
         c->hi[c->n] = fmaf(scale, t->norm[j], p[j]) + t->offset_hi[j];
-        c->latent[c->n++] = latent_of(t, j);
+        c->latent[c->n++] = rf_tile_latent(t, j);
     }
 }
 
-/* One more chunk for `row`, or false when none is left. */
-static bool take_chunk(rf_encode_pool *pool, int64_t row, bool is_first)
+/* Canonical values at once, while the tile's rows of W are in cache. */
+static void add_above(const rf_encode_plan *plan, rf_encode_work *work, const rf_tile_latents *t,
+                      const float *p, int64_t row, rf_encode_list *list)
 {
-    int64_t chunk;
-#pragma omp atomic capture
-    chunk = pool->n_used++;
-    if (chunk >= pool->n_chunks) {
-        return false;
+    rf_exact exact = rf_encode_exact(plan, work, row);
+    int32_t *latent = work->nominated;
+    int64_t n = rf_cpu_nominate(p, t->norm, t->offset_hi, t->n, plan->row_scale[row], list->least,
+                                work->nominated);
+    for (int64_t i = 0; i < n; i++) {
+        latent[i] = rf_tile_latent(t, work->nominated[i]);
     }
-    if (is_first) {
-        pool->first[row] = (int32_t)chunk;
-    } else {
-        pool->next[pool->last[row]] = (int32_t)chunk;
-    }
-    pool->last[row] = (int32_t)chunk;
-    return true;
-}
-
-static void add_positive(const rf_encode_plan *plan, const tile_latents *t, const float *p,
-                         int64_t row, int l)
-{
-    rf_encode_pool *pool = &plan->pool[l];
-    const float *bias = plan->args->b_enc.data;
-    int64_t n = plan->count[l][row];
-    for (int64_t j = 0; j < t->n; j++) {
-        int32_t latent = latent_of(t, j);
-        float v = p[j] + bias[latent];
-        if (!(v > 0.0f)) {
-            continue;
+    rf_dot_rows(exact.x, exact.w, exact.w_stride, latent, n, exact.width, exact.work);
+    for (int64_t i = 0; i < n; i++) {
+        float v = exact.work[i] + exact.bias[latent[i]];
+        if (v >= list->least && !rf_encode_append(list, row, latent[i], v)) {
+            return;
         }
-        if (n % ENCODE_CHUNK == 0 && !take_chunk(pool, row, n == 0)) {
+    }
+}
+
+static bool is_wanted(const rf_select_list *list, float v, int32_t latent)
+{
+    const float *threshold = list->threshold.data;
+    if (list->rule == RF_SELECT_WINDOW) {
+        return fabsf(v - threshold[latent]) < 0.5f * list->window;
+    }
+    return v > 0.0f && (threshold == NULL || v > threshold[latent]);
+}
+
+/* POSITIVE and WINDOW: values of the product. */
+static void add_values(const rf_encode_plan *plan, rf_encode_work *work, const rf_tile_latents *t,
+                       const float *p, int64_t row, rf_encode_list *list)
+{
+    const float *bias = plan->args->b_enc.data;
+    int64_t n = rf_cpu_nominate(p, t->norm, t->gate, t->n, 0.0f, 0.0f, work->nominated);
+    for (int64_t i = 0; i < n; i++) {
+        int32_t j = work->nominated[i], latent = rf_tile_latent(t, j);
+        float v = p[j] + bias[latent];
+        if (is_wanted(list->list, v, latent) && !rf_encode_append(list, row, latent, v)) {
             return; /* the list does not fit: nobody will read it */
         }
-        int64_t at = (int64_t)pool->last[row] * ENCODE_CHUNK + n % ENCODE_CHUNK;
-        pool->latent[at] = latent;
-        pool->value[at] = v;
-        n++;
-        plan->count[l][row] = n;
+    }
+}
+
+static void use_row(const rf_encode_plan *plan, rf_encode_work *work, int l,
+                    const rf_tile_latents *t, const float *p, int64_t row, int64_t row_in_block)
+{
+    rf_encode_list *list = &plan->lists[l];
+    switch (list->list->rule) {
+    case RF_SELECT_TOPK:
+        add_candidates(plan, work, t, p, row, k_of(list, row),
+                       &work->lists[l].candidates[row_in_block]);
+        break;
+    case RF_SELECT_BATCH_TOPK:
+        rf_batch_add(plan, work, l, t, p, row);
+        break;
+    case RF_SELECT_ABOVE:
+        add_above(plan, work, t, p, row, list);
+        break;
+    case RF_SELECT_POSITIVE:
+    case RF_SELECT_WINDOW:
+        add_values(plan, work, t, p, row, list);
+        break;
     }
 }
 
@@ -160,48 +193,39 @@ void rf_encode_use_tile(const rf_encode_plan *plan, rf_encode_work *work, int64_
                         int64_t n_rows, int64_t first_latent, int64_t n_latents)
 {
     for (int l = 0; l < plan->args->n_lists; l++) {
-        const rf_select_list *list = &plan->args->lists[l];
-        tile_latents t = list->eligible == NULL ? all_latents(plan, first_latent, n_latents)
-                                                : eligible_latents(plan, list->eligible, work,
-                                                                   first_latent, n_latents);
+        const rf_encode_list *list = &plan->lists[l];
+        rf_tile_latents t = list->list->eligible == NULL
+                                ? all_latents(plan, list, first_latent, n_latents)
+                                : eligible_latents(plan, list, work, first_latent, n_latents);
         for (int64_t r = 0; r < n_rows && t.n > 0; r++) {
-            if (plan->row_on[first_row + r] == 0) {
-                continue;
-            }
-            const float *p = products_of(&t, work->products + r * n_latents, work->gathered);
-            if (list->rule == RF_SELECT_TOPK) {
-                add_candidates(plan, work, &t, p, first_row + r, plan->k[l],
-                               &work->candidates[l][r]);
-            } else {
-                add_positive(plan, &t, p, first_row + r, l);
+            if (plan->row_on[first_row + r] != 0) {
+                const float *p = products_of(&t, work->products + r * n_latents, work->gathered);
+                use_row(plan, work, l, &t, p, first_row + r, r);
             }
         }
     }
 }
 
-/* Tokens are settled side by side, a few candidates each at a time: rows of W that several of them
- * ask for are then in cache. */
-enum { SETTLE_ROWS = 64, SETTLE_CANDIDATES = 32 };
-
-static void settle_rows(const rf_encode_plan *plan, const rf_encode_work *work, int l,
-                        int64_t first_row, int64_t n_rows, rf_candidates *c)
+static void settle_rows(const rf_encode_plan *plan, const rf_encode_work *work,
+                        const rf_encode_list *list, int64_t first_row, int64_t n_rows,
+                        rf_candidates *c)
 {
     bool is_done = false;
     for (int64_t r = 0; r < n_rows; r++) {
-        rf_candidates_prune(&c[r], plan->k[l], 0);
+        rf_candidates_prune(&c[r], k_of(list, first_row + r), 0);
     }
     while (!is_done) {
         is_done = true;
         for (int64_t r = 0; r < n_rows; r++) {
             if (c[r].n_known < c[r].n) {
-                rf_exact exact = exact_of(plan, work, first_row + r);
+                rf_exact exact = rf_encode_exact(plan, work, first_row + r);
                 rf_candidates_measure(&c[r], SETTLE_CANDIDATES, &exact);
                 is_done = false;
             }
         }
     }
     for (int64_t r = 0; r < n_rows; r++) {
-        rf_candidates_keep(&c[r], plan->k[l]);
+        rf_candidates_keep(&c[r], k_of(list, first_row + r));
     }
 }
 
@@ -209,19 +233,23 @@ void rf_encode_end_block(const rf_encode_plan *plan, rf_encode_work *work, int64
                          int64_t n_rows)
 {
     for (int l = 0; l < plan->args->n_lists; l++) {
-        if (plan->args->lists[l].rule != RF_SELECT_TOPK) {
+        const rf_encode_list *list = &plan->lists[l];
+        if (list->list->rule != RF_SELECT_TOPK) {
             continue;
         }
-        rf_codes *codes = plan->args->lists[l].codes;
-        rf_candidates *c = work->candidates[l];
+        rf_codes *codes = list->list->codes;
+        rf_candidates *c = work->lists[l].candidates;
         for (int64_t r = 0; r < n_rows; r += SETTLE_ROWS) {
-            settle_rows(plan, work, l, first_row + r, rf_min_i64(SETTLE_ROWS, n_rows - r), c + r);
+            settle_rows(plan, work, list, first_row + r, rf_min_i64(SETTLE_ROWS, n_rows - r),
+                        c + r);
         }
         for (int64_t r = 0; r < n_rows; r++) {
-            int64_t at = (first_row + r) * plan->slot[l];
-            memcpy(codes->latent + at, c[r].latent, sizeof(int32_t) * (size_t)c[r].n);
-            memcpy(codes->value + at, c[r].lo, sizeof(float) * (size_t)c[r].n);
-            plan->count[l][first_row + r] = c[r].n;
+            int64_t at = (first_row + r) * list->slot;
+            if (c[r].n > 0) {
+                memcpy(codes->latent + at, c[r].latent, sizeof(int32_t) * (size_t)c[r].n);
+                memcpy(codes->value + at, c[r].lo, sizeof(float) * (size_t)c[r].n);
+            }
+            list->count[first_row + r] = c[r].n;
         }
     }
 }

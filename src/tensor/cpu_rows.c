@@ -1,4 +1,4 @@
-/* Operations on rows of the coder's tensors: residual, sums, normalisation. */
+/* Operations on rows of the coder's tensors: residual, sums. */
 #include "coder_ops_impl.h"
 
 #include <math.h>
@@ -112,13 +112,4 @@ rf_status rf_cpu_sum_squares(rf_stream *s, const rf_view *x, double *out, double
     *out = sum;
 fail:
     return status;
-}
-
-rf_status rf_cpu_normalise_rows(rf_stream *s, const rf_view *w)
-{
-#pragma omp parallel for schedule(static) num_threads(rf_cpu_n_threads(s))
-    for (int64_t i = 0; i < w->shape[0]; i++) {
-        rf_cpu_normalise_row(rf_row_mut(w, i), w->shape[1]);
-    }
-    return RF_OK;
 }

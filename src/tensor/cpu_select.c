@@ -13,19 +13,25 @@ int64_t rf_candidates_room(int64_t k, int64_t tile)
     return rf_candidates_soft_limit(k) + tile;
 }
 
+enum { COUNT_AT_ONCE = 1 << 20 }; /* a count of 32 bits fills a vector better */
+
 static int64_t count_from(const float *a, int64_t n, float t)
 {
-    int32_t count = 0;
-    for (int64_t i = 0; i < n; i++) {
-        count += a[i] >= t;
+    int64_t total = 0;
+    for (int64_t first = 0; first < n; first += COUNT_AT_ONCE) {
+        int64_t last = rf_min_i64(first + COUNT_AT_ONCE, n);
+        int32_t count = 0;
+        for (int64_t i = first; i < last; i++) {
+            count += a[i] >= t;
+        }
+        total += count;
     }
-    return count;
+    return total;
 }
 
-/* A t >= `from` > 0 that at least k of a [n] reach, and at most k + slack, or as few as ties allow;
- * `from` itself where fewer than k reach that. Halves the interval of bit patterns, which order as
- * positive floats do: passes without branches beat a partial sort of so few numbers. */
-static float threshold_of(const float *a, int64_t n, int64_t k, int64_t slack, float from)
+/* Halves the interval of bit patterns, which order as positive floats do: passes without branches
+ * beat a partial sort of so few numbers. */
+float rf_threshold_of(const float *a, int64_t n, int64_t k, int64_t slack, float from)
 {
     uint32_t low, high;
     float most = from;
@@ -60,7 +66,7 @@ void rf_candidates_prune(rf_candidates *c, int64_t k, int64_t slack)
     if (c->n <= k) {
         return;
     }
-    c->threshold = threshold_of(c->lo, c->n, k, slack, c->threshold);
+    c->threshold = rf_threshold_of(c->lo, c->n, k, slack, c->threshold);
     int64_t kept = 0, known = 0;
     for (int64_t i = 0; i < c->n; i++) { /* no branches: half of them would be guessed wrong */
         float lo = c->lo[i], hi = c->hi[i];
@@ -79,7 +85,7 @@ void rf_candidates_prune(rf_candidates *c, int64_t k, int64_t slack)
  * reach, and of those equal to it the first (latents rise, so ties go to the smaller). */
 void rf_candidates_keep(rf_candidates *c, int64_t k)
 {
-    float least = threshold_of(c->lo, c->n, k, 0, rf_least_positive);
+    float least = rf_threshold_of(c->lo, c->n, k, 0, rf_least_positive);
     int64_t n_above = 0, kept = 0;
     for (int64_t i = 0; i < c->n; i++) {
         n_above += c->lo[i] > least;

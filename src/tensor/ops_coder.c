@@ -38,53 +38,37 @@ fail:
     return status;
 }
 
-static rf_status check_list(const rf_select_list *list, int64_t n_rows, int64_t n_latents)
+static rf_status check_groups(const char *op, const rf_latent_groups *groups, int64_t n_latents)
 {
     rf_status status = RF_OK;
-    RF_REQUIRE(list->codes != NULL && list->codes->row_start != NULL,
-               "encode: a list has no codes");
-    RF_REQUIRE(list->codes->capacity <= INT32_MAX, "encode: capacity %" PRId64 " above 2^31 - 1",
-               list->codes->capacity);
-    if (list->rule == RF_SELECT_TOPK) {
-        int64_t k = rf_min_i64(list->k, n_latents);
-        RF_REQUIRE(list->k >= 1, "encode: k=%" PRId64 ", expected >= 1", list->k);
-        RF_REQUIRE(list->codes->capacity >= n_rows * k,
-                   "encode: room for %" PRId64 " entries, %" PRId64 " rows of k=%" PRId64
-                   " need %" PRId64,
-                   list->codes->capacity, n_rows, k, n_rows * k);
-    } else {
-        RF_REQUIRE(list->overflow != NULL, "encode: a list that may overflow must count it");
+    RF_REQUIRE(groups->n >= 0 && groups->n <= RF_MAX_GROUPS, "%s: %d groups, expected 0 to %d", op,
+               groups->n, RF_MAX_GROUPS);
+    for (int q = 0; q < groups->n; q++) {
+        RF_REQUIRE(groups->end[q] > (q == 0 ? 0 : groups->end[q - 1]),
+                   "%s: group %d ends at latent %" PRId64 ", the one before at %" PRId64, op, q,
+                   groups->end[q], q == 0 ? 0 : groups->end[q - 1]);
     }
+    RF_REQUIRE(groups->n == 0 || groups->end[groups->n - 1] == n_latents,
+               "%s: the last group ends at latent %" PRId64 ", expected %" PRId64, op,
+               groups->end[groups->n - 1], n_latents);
 fail:
     return status;
 }
 
-rf_status rf_encode(rf_stream *s, const rf_encode_args *args)
+/* Columns of what has a part for each group. */
+static int64_t grouped_width(const rf_latent_groups *groups, int64_t d)
 {
-    rf_status status = RF_OK;
-    int64_t n = args->x.shape[0], d = args->x.shape[1], n_latents = args->w_enc.shape[0];
-    RF_REQUIRE(is_matrix(&args->x), "encode: x must be rows of fp32, [B, D]");
-    RF_REQUIRE(is_shape(&args->w_enc, n_latents, d) && n_latents >= 1 && n_latents <= INT32_MAX,
-               "encode: w_enc must be [F, %" PRId64 "], F >= 1", d);
-    RF_REQUIRE(is_vector(&args->b_enc, RF_F32, n_latents), "encode: b_enc must be [%" PRId64 "]",
-               n_latents);
-    RF_REQUIRE(args->n_lists >= 1 && args->n_lists <= RF_MAX_LISTS,
-               "encode: %d lists, expected 1 to %d", args->n_lists, RF_MAX_LISTS);
-    for (int l = 0; l < args->n_lists; l++) {
-        RF_TRY(check_list(&args->lists[l], n, n_latents));
-    }
-    RF_TRY(s->backend->ops->encode(s, args));
-fail:
-    return status;
+    return groups->n > 0 ? groups->n * d : d;
 }
 
 rf_status rf_decode(rf_stream *s, const rf_decode_args *args)
 {
     rf_status status = RF_OK;
-    int64_t d = args->w_dec.shape[1];
+    int64_t d = args->w_dec.shape[1], width = grouped_width(&args->groups, d);
     RF_REQUIRE(is_matrix(&args->w_dec), "decode: w_dec must be rows of fp32, [F, D]");
-    RF_REQUIRE(is_shape(&args->out, args->out.shape[0], d), "decode: out must be [B, %" PRId64 "]",
-               d);
+    RF_TRY(check_groups("decode", &args->groups, args->w_dec.shape[0]));
+    RF_REQUIRE(is_shape(&args->out, args->out.shape[0], width),
+               "decode: out must be [B, %" PRId64 "]", width);
     RF_REQUIRE(is_absent(&args->bias) || is_vector(&args->bias, RF_F32, d),
                "decode: bias must be [%" PRId64 "]", d);
     RF_TRY(check_codes(args->codes, args->out.shape[0]));
@@ -103,12 +87,31 @@ fail:
     return status;
 }
 
+rf_status rf_prefix_residual(rf_stream *s, const rf_prefix_residual_args *args)
+{
+    rf_status status = RF_OK;
+    int64_t n = args->x.shape[0], d = args->x.shape[1];
+    RF_REQUIRE(is_matrix(&args->x), "prefix residual: x must be rows of fp32, [B, D]");
+    RF_REQUIRE(args->n_groups >= 1 && args->n_groups <= RF_MAX_GROUPS,
+               "prefix residual: %d groups, expected 1 to %d", args->n_groups, RF_MAX_GROUPS);
+    RF_REQUIRE(is_shape(&args->x_hat, n, args->n_groups * d),
+               "prefix residual: x_hat must be [%" PRId64 ", %" PRId64 "]", n, args->n_groups * d);
+    RF_REQUIRE((is_absent(&args->row_loss) || is_vector(&args->row_loss, RF_F32, n)) &&
+                   (is_absent(&args->row_last) || is_vector(&args->row_last, RF_F32, n)),
+               "prefix residual: row_loss and row_last must be [%" PRId64 "]", n);
+    RF_TRY(s->backend->ops->prefix_residual(s, args));
+fail:
+    return status;
+}
+
 rf_status rf_d_value(rf_stream *s, const rf_d_value_args *args)
 {
     rf_status status = RF_OK;
+    int64_t width = grouped_width(&args->groups, args->w_dec.shape[1]);
     RF_REQUIRE(is_matrix(&args->w_dec), "d_value: w_dec must be rows of fp32, [F, D]");
-    RF_REQUIRE(is_shape(&args->g, args->g.shape[0], args->w_dec.shape[1]),
-               "d_value: g must be [B, %" PRId64 "]", args->w_dec.shape[1]);
+    RF_TRY(check_groups("d_value", &args->groups, args->w_dec.shape[0]));
+    RF_REQUIRE(is_shape(&args->g, args->g.shape[0], width), "d_value: g must be [B, %" PRId64 "]",
+               width);
     RF_TRY(check_codes(args->codes, args->g.shape[0]));
     RF_TRY(s->backend->ops->d_value(s, args));
 fail:
@@ -143,25 +146,52 @@ fail:
     return status;
 }
 
-rf_status rf_accumulate_by_latent(rf_stream *s, const rf_by_latent_args *args)
+static rf_status check_list_by_latent(const rf_by_latent_args *args, int l)
 {
     rf_status status = RF_OK;
     int64_t n = args->x.shape[0], n_latents = args->d_w_enc.shape[0];
+    int64_t width = grouped_width(&args->groups[l], args->d_w_dec.shape[1]);
+    RF_TRY(check_codes(args->codes[l], n));
+    RF_TRY(check_groups("by latent", &args->groups[l], n_latents));
+    RF_REQUIRE(is_absent(&args->g[l]) || is_shape(&args->g[l], n, width),
+               "by latent: g must be [%" PRId64 ", %" PRId64 "]", n, width);
+    RF_REQUIRE(args->index[l]->n_latents == n_latents, "by latent: index of other latents");
+fail:
+    return status;
+}
+
+rf_status rf_accumulate_by_latent(rf_stream *s, const rf_by_latent_args *args)
+{
+    rf_status status = RF_OK;
+    int64_t n_latents = args->d_w_enc.shape[0];
     RF_REQUIRE(is_matrix(&args->x), "by latent: x must be rows of fp32, [B, D]");
     RF_REQUIRE(is_shape(&args->d_w_enc, n_latents, args->x.shape[1]) &&
                    is_shape(&args->d_w_dec, n_latents, args->d_w_dec.shape[1]) &&
                    is_vector(&args->d_b_enc, RF_F32, n_latents),
                "by latent: gradients must be [F, D_in], [F, D_out] and [F]");
-    RF_REQUIRE(args->touched != NULL && args->squares != NULL, "by latent: an output is absent");
+    RF_REQUIRE(args->touched != NULL && (args->squares != NULL || args->accumulate),
+               "by latent: an output is absent");
     RF_REQUIRE(args->n_lists >= 1 && args->n_lists <= RF_MAX_LISTS,
                "by latent: %d lists, expected 1 to %d", args->n_lists, RF_MAX_LISTS);
     for (int l = 0; l < args->n_lists; l++) {
-        RF_TRY(check_codes(args->codes[l], n));
-        RF_REQUIRE(is_shape(&args->g[l], n, args->d_w_dec.shape[1]),
-                   "by latent: g must be [%" PRId64 ", %" PRId64 "]", n, args->d_w_dec.shape[1]);
-        RF_REQUIRE(args->index[l]->n_latents == n_latents, "by latent: index of other latents");
+        RF_TRY(check_list_by_latent(args, l));
     }
     RF_TRY(s->backend->ops->accumulate_by_latent(s, args));
+fail:
+    return status;
+}
+
+rf_status rf_sum_by_latent(rf_stream *s, const rf_latent_index *index, const float *entries,
+                           const rf_view *out, float beta)
+{
+    rf_status status = RF_OK;
+    RF_REQUIRE(index->n_latents >= 1 && index->latent_start != NULL, "sum by latent: no index");
+    RF_REQUIRE(entries != NULL || index->capacity == 0, "sum by latent: no entries");
+    RF_REQUIRE(is_vector(out, RF_F32, index->n_latents), "sum by latent: out must be [%" PRId64 "]",
+               index->n_latents);
+    RF_REQUIRE(beta == 0.0f || beta == 1.0f, "sum by latent: beta=%g, expected 0 or 1",
+               (double)beta);
+    RF_TRY(s->backend->ops->sum_by_latent(s, index, entries, out, beta));
 fail:
     return status;
 }
@@ -187,79 +217,6 @@ rf_status rf_sum_squares(rf_stream *s, const rf_view *x, double *out, double bet
     RF_REQUIRE(is_matrix(x), "sum of squares: x must be rows of fp32, [n, d]");
     RF_REQUIRE(beta == 0.0 || beta == 1.0, "sum of squares: beta=%g, expected 0 or 1", beta);
     RF_TRY(s->backend->ops->sum_squares(s, x, out, beta));
-fail:
-    return status;
-}
-
-rf_status rf_adam_rows(rf_stream *s, const rf_adam_args *args)
-{
-    rf_status status = RF_OK;
-    int64_t n = args->w.shape[0], d = args->w.shape[1];
-    RF_REQUIRE(is_matrix(&args->w), "adam: w must be rows of fp32, [n, d]");
-    RF_REQUIRE(is_shape(&args->g, n, d) && is_shape(&args->m, n, d) && is_shape(&args->v, n, d),
-               "adam: g, m and v must be [%" PRId64 ", %" PRId64 "]", n, d);
-    RF_REQUIRE(args->t >= 1, "adam: t=%" PRId64 ", expected >= 1", args->t);
-    RF_REQUIRE(args->beta1 >= 0 && args->beta1 < 1 && args->beta2 >= 0 && args->beta2 < 1,
-               "adam: beta1=%g, beta2=%g, expected 0 <= beta < 1", args->beta1, args->beta2);
-    RF_TRY(s->backend->ops->adam_rows(s, args));
-fail:
-    return status;
-}
-
-rf_status rf_normalise_rows(rf_stream *s, const rf_view *w)
-{
-    rf_status status = RF_OK;
-    RF_REQUIRE(is_matrix(w), "normalise: w must be rows of fp32, [n, d]");
-    RF_TRY(s->backend->ops->normalise_rows(s, w));
-fail:
-    return status;
-}
-
-rf_status rf_track_fired(rf_stream *s, const rf_track_fired_args *args)
-{
-    rf_status status = RF_OK;
-    int64_t n = args->since_fired.shape[0];
-    RF_REQUIRE(is_vector(&args->since_fired, RF_I64, n), "fired: since_fired must be I64 [F]");
-    RF_REQUIRE(is_absent(&args->n_active) ? args->index != NULL && args->index->n_latents == n
-                                          : is_vector(&args->n_active, RF_I64, n),
-               "fired: index or n_active of %" PRId64 " latents expected", n);
-    RF_TRY(s->backend->ops->track_fired(s, args));
-fail:
-    return status;
-}
-
-rf_status rf_mark_dead(rf_stream *s, const rf_view *since_fired, int64_t limit, uint8_t *dead,
-                       int64_t *n_dead)
-{
-    rf_status status = RF_OK;
-    RF_REQUIRE(is_vector(since_fired, RF_I64, since_fired->shape[0]),
-               "dead: since_fired must be I64 [F]");
-    RF_TRY(s->backend->ops->mark_dead(s, since_fired, limit, dead, n_dead));
-fail:
-    return status;
-}
-
-rf_status rf_dense_codes(rf_stream *s, const rf_dense_codes_args *args)
-{
-    rf_status status = RF_OK;
-    int64_t n = args->z.shape[0];
-    RF_REQUIRE(is_matrix(&args->z), "dense codes: z must be rows of fp32, [n, F]");
-    RF_REQUIRE(is_vector(&args->row_sum, RF_F32, n) && is_vector(&args->row_active, RF_I64, n) &&
-                   is_vector(&args->n_active, RF_I64, args->z.shape[1]),
-               "dense codes: row_sum [%" PRId64 "], row_active and n_active [%" PRId64
-               "] (I64) expected",
-               n, args->z.shape[1]);
-    RF_TRY(s->backend->ops->dense_codes(s, args));
-fail:
-    return status;
-}
-
-rf_status rf_dense_mask(rf_stream *s, const rf_view *z, const rf_view *d_z, float penalty)
-{
-    rf_status status = RF_OK;
-    RF_REQUIRE(is_matrix(z) && is_shape(d_z, z->shape[0], z->shape[1]),
-               "dense mask: z and d_z must be rows of fp32 of one shape");
-    RF_TRY(s->backend->ops->dense_mask(s, z, d_z, penalty));
 fail:
     return status;
 }

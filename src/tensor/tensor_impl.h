@@ -129,12 +129,36 @@ rf_status rf_cpu_index_by_latent(rf_stream *s, const rf_codes *codes, rf_latent_
 rf_status rf_cpu_accumulate_by_latent(rf_stream *s, const rf_by_latent_args *args);
 rf_status rf_cpu_row_sum(rf_stream *s, const rf_row_sum_args *args);
 rf_status rf_cpu_sum_squares(rf_stream *s, const rf_view *x, double *out, double beta);
-rf_status rf_cpu_adam_rows(rf_stream *s, const rf_adam_args *args);
-rf_status rf_cpu_normalise_rows(rf_stream *s, const rf_view *w);
+rf_status rf_cpu_codes_histogram(rf_stream *s, const rf_codes *codes, int32_t upper,
+                                 int64_t *counts);
+rf_status rf_cpu_codes_keep(rf_stream *s, rf_codes *codes, float threshold, int64_t n_ties);
+rf_status rf_cpu_prefix_residual(rf_stream *s, const rf_prefix_residual_args *args);
+rf_status rf_cpu_sum_by_latent(rf_stream *s, const rf_latent_index *index, const float *entries,
+                               const rf_view *out, float beta);
+rf_status rf_cpu_gated_values(rf_stream *s, const rf_act_params *params, const rf_codes *codes,
+                              const float *h, float *z);
+rf_status rf_cpu_gated_values_grad(rf_stream *s, const rf_act_params *params,
+                                   const rf_gated_values_grad_args *args);
+rf_status rf_cpu_jump_window_grad(rf_stream *s, const rf_act_params *params,
+                                  const rf_jump_window_grad_args *args);
+rf_status rf_cpu_penalty(rf_stream *s, const rf_act_params *params, const rf_penalty_args *args);
+rf_status rf_cpu_dense_values(rf_stream *s, const rf_act_params *params,
+                              const rf_dense_values_args *args);
+rf_status rf_cpu_dense_relu(rf_stream *s, const rf_view *h, const rf_view *z,
+                            const uint8_t *row_valid);
+rf_status rf_cpu_dense_grad(rf_stream *s, const rf_act_params *params,
+                            const rf_dense_grad_args *args);
+rf_status rf_cpu_update_rows(rf_stream *s, const rf_update_args *args);
+rf_status rf_cpu_apply_row_rule(rf_stream *s, const rf_view *w, rf_row_rule rule,
+                                const rf_segments *segments, float radius);
+rf_status rf_cpu_row_norms(rf_stream *s, const rf_view *w, const rf_segments *segments,
+                           const rf_view *out);
+rf_status rf_cpu_row_norms_grad(rf_stream *s, const rf_view *w, const rf_segments *segments,
+                                const rf_view *scale, const rf_view *d_w);
+rf_status rf_cpu_normalise_tokens(rf_stream *s, const rf_normalise_args *args);
+rf_status rf_cpu_denormalise_tokens(rf_stream *s, const rf_normalise_args *args);
 rf_status rf_cpu_track_fired(rf_stream *s, const rf_track_fired_args *args);
 rf_status rf_cpu_mark_dead(rf_stream *s, const rf_view *since_fired, int64_t limit, uint8_t *dead,
                            int64_t *n_dead);
-rf_status rf_cpu_dense_codes(rf_stream *s, const rf_dense_codes_args *args);
-rf_status rf_cpu_dense_mask(rf_stream *s, const rf_view *z, const rf_view *d_z, float penalty);
 
 #endif

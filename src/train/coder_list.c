@@ -44,28 +44,41 @@ static rf_status translate(rf_yaml *map)
     return is_spatial ? rf_yaml_set_text(tokens, "patch") : RF_OK;
 }
 
-/* What a coder repeats of `train`, over what the run says. */
-static rf_status read_train(const rf_yaml *map, const char *path, const char *const *coder_keys,
-                            rf_train_settings *inout)
+rf_status rf_train_keys_of_coder(const char ***out)
 {
     rf_status status = RF_OK;
-    const rf_settings_table *table = &rf_train_settings_table;
-    bool *given = NULL;
+    const char **keys = NULL;
+    int64_t n = 0;
 
-    RF_ALLOC(given, table->n_rows);
-    RF_TRY(rf_settings_read(table, map, path, coder_keys, inout, given));
-    for (int64_t i = 0; i < table->n_rows; i++) {
-        const char *key = table->rows[i].key;
-        if (given[i] && rf_train_setting_is_of_run(key)) {
-            status = rf_yaml_fail(
-                rf_yaml_find(map, key),
-                "%s.%s belongs to the whole run: it can be set under `train` only", path, key);
-            goto fail;
+    RF_TRY(rf_setting_keys_of(&rf_train_settings_table, &rf_coder_settings_table, &keys));
+    for (int64_t i = 0; keys[i] != NULL; i++) {
+        if (!rf_train_setting_is_of_run(keys[i])) {
+            keys[n++] = keys[i];
         }
     }
+    keys[n] = NULL;
 fail:
-    rf_free(given);
+    *out = keys;
     return status;
+}
+
+/* Settings of the whole run have no place in a coder. */
+static rf_status refuse_keys_of_run(const rf_yaml *map, const char *path,
+                                    const char *const *coder_keys)
+{
+    const rf_settings_table *table = &rf_train_settings_table;
+
+    for (int64_t i = 0; i < table->n_rows; i++) {
+        const char *key = table->rows[i].key;
+        const rf_yaml *item = rf_yaml_find(map, key);
+        if (item != NULL && rf_train_setting_is_of_run(key) &&
+            !rf_setting_keys_have(coder_keys, key)) {
+            return rf_yaml_fail(item,
+                                "%s.%s belongs to the whole run: it can be set under `train` only",
+                                path, key);
+        }
+    }
+    return RF_OK;
 }
 
 static rf_status read_spec(const rf_yaml *map, const char *path, const rf_train_settings *train,
@@ -77,7 +90,8 @@ static rf_status read_spec(const rf_yaml *map, const char *path, const rf_train_
     bool *given = NULL;
 
     RF_TRY(rf_setting_keys_of(table, NULL, &coder_keys)); /* `seed` in a coder is the coder's */
-    RF_TRY(rf_setting_keys_of(&rf_train_settings_table, table, &train_keys));
+    RF_TRY(rf_train_keys_of_coder(&train_keys));
+    RF_TRY(refuse_keys_of_run(map, path, coder_keys));
     RF_ALLOC(given, table->n_rows);
     RF_TRY(rf_settings_defaults(table, &out->coder));
     RF_TRY(rf_settings_read(table, map, path, train_keys, &out->coder, given));
@@ -86,7 +100,8 @@ static rf_status read_spec(const rf_yaml *map, const char *path, const rf_train_
         out->coder.seed = train->seed;
     }
     out->train = *train;
-    RF_TRY(read_train(map, path, coder_keys, &out->train));
+    RF_TRY(rf_settings_read(&rf_train_settings_table, map, path, coder_keys, &out->train, NULL));
+    RF_TRY_DOING(rf_train_settings_check(&out->train), "%s", path);
     RF_TRY(check_name(rf_yaml_find(map, "name"), out->coder.name));
 fail:
     rf_free(given);

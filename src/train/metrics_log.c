@@ -28,14 +28,21 @@ static const figure figures[] = {
     {"lr", LINE(lr), REAL},
     {"loss", LINE(m.loss), REAL},
     {"mse", LINE(m.mse), REAL},
-    {"l1", LINE(m.l1), REAL},
+    {"sparsity", LINE(m.sparsity), REAL},
     {"aux", LINE(m.aux), REAL},
+    {"extra", LINE(m.extra), REAL},
     {"l0", LINE(m.l0), REAL},
     {"explained_variance", LINE(m.explained_variance), REAL},
     {"dead", LINE(m.n_dead), WHOLE},
     {"fired", LINE(m.n_fired), WHOLE},
+    {"resampled", LINE(n_resampled), WHOLE},
     {"grad_norm", LINE(m.grad_norm), REAL},
+    {"k", LINE(k), REAL},
+    {"p", LINE(p), REAL},
+    {"threshold", LINE(threshold), REAL},
     {"skipped", LINE(n_skipped), WHOLE},
+    {"outliers", LINE(n_outliers), WHOLE},
+    {"stopped", LINE(stopped), WHOLE},
     {"tokens_per_s", LINE(tokens_per_s), REAL},
 };
 enum { N_FIGURES = sizeof figures / sizeof figures[0] };
@@ -54,6 +61,24 @@ const char *rf_metrics_figure(const rf_metrics_line *line, int idx, double *valu
         *value = (double)whole;
     }
     return figures[idx].name;
+}
+
+bool rf_metrics_find_figure(const rf_metrics_line *line, const char *name, double *value)
+{
+    const rf_metrics_line empty = {0};
+    const char *known = NULL;
+    double at = 0;
+    name = strcmp(name, "ev") == 0 ? "explained_variance" : name;
+    for (int i = 0; (known = rf_metrics_figure(line != NULL ? line : &empty, i, &at)) != NULL;
+         i++) {
+        if (strcmp(known, name) == 0) {
+            if (value != NULL) {
+                *value = at;
+            }
+            return true;
+        }
+    }
+    return false;
 }
 
 rf_status rf_metrics_append_json(const rf_metrics_line *line, rf_str *out)

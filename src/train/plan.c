@@ -9,12 +9,20 @@
 
 enum { MAX_STATS = 2000, PRODUCT_SIDE = 1024, PRODUCT_RUNS = 5 };
 
+/* A hook point of a model, and the rows of it that some coder sees. */
+typedef struct planned_site {
+    int model;
+    rf_hook_point point;
+    int64_t first_row, end_row;
+} planned_site;
+
 typedef struct planned_coder {
     const rf_coder_spec *spec;
     const rf_architecture *architecture;
-    rf_hook_point point;
-    int64_t first_row, n_rows; /* of the point, that the coder sees */
-    int64_t n_latents, n_parameters, n_tokens, n_steps;
+    rf_coder_shape shape;
+    rf_coder_cost cost;
+    int64_t n_rows; /* of a picture, that the coder sees */
+    int64_t n_tokens, n_steps;
     double epochs;
 } planned_coder;
 
@@ -22,12 +30,14 @@ typedef struct plan {
     const rf_run_settings *settings;
     int n_ranks;
     int64_t n_threads;
-    rf_vit_config model;
+    rf_vit_config models[RF_MAX_MODELS];
     int64_t n_pictures;
     double picture_bytes; /* one epoch */
     planned_coder *coders;
+    planned_site *sites; /* [n_sites], each once */
+    int64_t n_sites;
     double site_bytes; /* of one picture's activations, all points that are read */
-    double n_forward;  /* pictures through the model, all epochs */
+    double n_forward;  /* pictures through the models, all epochs */
     double epochs, kept_share;
     double flop_per_s, bytes_per_s; /* of one rank */
 } plan;
@@ -35,16 +45,17 @@ typedef struct plan {
 /* ---- what there is -----------------------------------------------------------------------------
  */
 
-/* The configuration at the size that the preprocessing makes. */
-static rf_status plan_model(plan *p)
+/* The configurations at the size that the preprocessing makes. */
+static rf_status plan_models(plan *p)
 {
     rf_status status = RF_OK;
-    rf_transform transform;
-    rf_vit_config *m = &p->model;
-
-    RF_TRY(rf_model_settings_transform(&p->settings->model, &transform));
-    const rf_vit_opts opts = rf_model_settings_opts(&p->settings->model, &transform);
-    RF_TRY_DOING(rf_vit_read_config(p->settings->model.path, &opts, m), "model.path");
+    for (int i = 0; i < p->settings->n_models; i++) {
+        const rf_model_settings *model = &p->settings->models[i].settings;
+        rf_transform transform;
+        RF_TRY(rf_model_settings_transform(model, &transform));
+        const rf_vit_opts opts = rf_model_settings_opts(model, &transform);
+        RF_TRY_DOING(rf_vit_read_config(model->path, &opts, &p->models[i]), "model.path");
+    }
 fail:
     return status;
 }
@@ -73,20 +84,60 @@ fail:
     return status;
 }
 
-static rf_status plan_coder(const plan *p, const rf_coder_spec *spec, planned_coder *c)
+/* Rows first .. first + n - 1 of a point are read, by one coder more. */
+static void add_site(plan *p, int model, const rf_hook_point *point, int64_t first, int64_t n)
+{
+    for (int64_t i = 0; i < p->n_sites; i++) {
+        planned_site *site = &p->sites[i];
+        if (site->model == model && strcmp(site->point.name, point->name) == 0) {
+            site->first_row = rf_min_i64(site->first_row, first);
+            site->end_row = rf_max_i64(site->end_row, first + n);
+            return;
+        }
+    }
+    p->sites[p->n_sites++] = (planned_site){model, *point, first, first + n};
+}
+
+/* The sites of a list, their widths and the rows that they have. */
+static rf_status plan_sites(plan *p, planned_coder *c, const char *text, int *n, int64_t *widths)
+{
+    rf_status status = RF_OK;
+    char sites[RF_MAX_SITES][RF_NAME_LEN];
+    const rf_token_class tokens = rf_coder_token_class(&c->spec->coder);
+
+    *n = rf_coder_sites(text, sites);
+    for (int i = 0; i < *n; i++) {
+        int model = 0;
+        const char *hook = NULL;
+        rf_hook_point point;
+        int64_t first = 0, n_rows = 0;
+        RF_TRY(rf_run_settings_site(p->settings, sites[i], &model, &hook));
+        RF_TRY(rf_vit_hook_find(&p->models[model], hook, &point));
+        RF_TRY(rf_token_class_rows(&p->models[model], &point, tokens, &first, &n_rows));
+        if (c->n_rows > 0 && n_rows != c->n_rows) {
+            RF_FAIL(RF_ERR_SETTING,
+                    "sites of one coder need equally many rows a picture: '%s' has %" PRId64
+                    " and one before it %" PRId64,
+                    sites[i], n_rows, c->n_rows);
+        }
+        c->n_rows = n_rows;
+        widths[i] = point.width;
+        add_site(p, model, &point, first, n_rows);
+    }
+fail:
+    return status;
+}
+
+static rf_status plan_coder(plan *p, const rf_coder_spec *spec, planned_coder *c)
 {
     rf_status status = RF_OK;
     const rf_train_settings *train = &spec->train;
 
     c->spec = spec;
     c->architecture = rf_architecture_at(spec->coder.architecture);
-    RF_TRY(rf_vit_hook_find(&p->model, spec->coder.input, &c->point));
-    RF_TRY(rf_token_class_rows(&p->model, &c->point, rf_coder_token_class(&spec->coder),
-                               &c->first_row, &c->n_rows));
-    c->n_latents = rf_coder_settings_latents(&spec->coder, c->point.width);
-    RF_TRY(c->architecture->check(&spec->coder, c->n_latents));
-    RF_TRY(rf_mul_i64(c->n_latents, 2 * c->point.width + 1, "parameters", &c->n_parameters));
-    c->n_parameters += c->point.width;
+    RF_TRY(plan_sites(p, c, spec->coder.input, &c->shape.n_in, c->shape.in));
+    RF_TRY(plan_sites(p, c, spec->coder.target, &c->shape.n_out, c->shape.out));
+    RF_TRY(rf_coder_cost_estimate(spec, &c->shape, p->n_ranks, &c->cost));
     const int64_t per_epoch = c->n_rows * p->n_pictures;
     c->n_tokens = train->total_tokens;
     if (c->n_tokens == 0) {
@@ -101,23 +152,16 @@ fail:
     return status;
 }
 
-/* Bytes of a picture's rows at the point of coder `idx`, if that is the first coder of the point.
- */
-static double point_bytes(const plan *p, int64_t idx)
+/* At most so many different ones. */
+static int64_t count_sites(const rf_run_settings *settings)
 {
-    const planned_coder *c = &p->coders[idx];
-    int64_t first = c->first_row, end = c->first_row + c->n_rows;
-    for (int64_t i = 0; i < p->settings->n_coders; i++) {
-        const planned_coder *other = &p->coders[i];
-        if (strcmp(other->point.name, c->point.name) == 0) {
-            if (i < idx) {
-                return 0;
-            }
-            first = rf_min_i64(first, other->first_row);
-            end = rf_max_i64(end, other->first_row + other->n_rows);
-        }
+    char sites[RF_MAX_SITES][RF_NAME_LEN];
+    int64_t n = 0;
+    for (int64_t i = 0; i < settings->n_coders; i++) {
+        n += rf_coder_sites(settings->coders[i].coder.input, sites);
+        n += rf_coder_sites(settings->coders[i].coder.target, sites);
     }
-    return (double)(end - first) * (double)c->point.width * sizeof(float);
+    return n;
 }
 
 static rf_status plan_coders(plan *p)
@@ -126,12 +170,15 @@ static rf_status plan_coders(plan *p)
     const int64_t n = p->settings->n_coders;
 
     RF_ALLOC(p->coders, n);
+    RF_ALLOC(p->sites, count_sites(p->settings));
     for (int64_t i = 0; i < n; i++) {
         RF_TRY(plan_coder(p, &p->settings->coders[i], &p->coders[i]));
         p->epochs = fmax(p->epochs, p->coders[i].epochs);
     }
-    for (int64_t i = 0; i < n; i++) {
-        p->site_bytes += point_bytes(p, i);
+    for (int64_t i = 0; i < p->n_sites; i++) {
+        const planned_site *site = &p->sites[i];
+        p->site_bytes +=
+            (double)(site->end_row - site->first_row) * (double)site->point.width * sizeof(float);
     }
     const double epoch_bytes = p->site_bytes * (double)p->n_pictures / p->n_ranks;
     if (p->epochs > 1 && epoch_bytes > 0) {
@@ -208,49 +255,53 @@ fail:
 /* ---- what it comes to --------------------------------------------------------------------------
  */
 
-static int64_t deepest_layer(const plan *p)
+/* -2: the model is not read. */
+static int64_t deepest_layer(const plan *p, int model)
 {
-    int64_t layer = -1;
-    for (int64_t i = 0; i < p->settings->n_coders; i++) {
-        layer = rf_max_i64(layer, p->coders[i].point.layer);
+    int64_t layer = -2;
+    for (int64_t i = 0; i < p->n_sites; i++) {
+        if (p->sites[i].model == model) {
+            layer = rf_max_i64(layer, p->sites[i].point.layer);
+        }
     }
     return layer;
 }
 
 static double forward_flop(const plan *p)
 {
-    return rf_vit_flop(&p->model, deepest_layer(p)) * p->n_forward;
+    double flop = 0;
+    for (int i = 0; i < p->settings->n_models; i++) {
+        const int64_t layer = deepest_layer(p, i);
+        flop += layer > -2 ? rf_vit_flop(&p->models[i], layer) * p->n_forward : 0;
+    }
+    return flop;
+}
+
+static double n_updates(const planned_coder *c)
+{
+    return (double)rf_ceil_div(c->n_steps, c->spec->train.accumulate);
 }
 
 /* Of the product that finds the codes: shared by the ranks. */
 static double encode_flop(const planned_coder *c)
 {
-    return 2.0 * (double)c->point.width * (double)c->n_latents * (double)c->n_tokens;
+    return c->cost.encode_flop * (double)c->n_tokens;
 }
 
-/* Of the rest of a step, on every rank: 8 D for each entry (decode, its gradient, both rows). Codes
- * that may be dense are counted so, as they are at the start. */
-static double sparse_flop(const planned_coder *c)
+static double rest_flop(const planned_coder *c)
 {
-    double entries = c->architecture->may_be_dense
-                         ? 0.5 * (double)c->n_latents
-                         : (double)rf_min_i64(c->spec->coder.k, c->n_latents);
-    return 8.0 * (double)c->point.width * entries * (double)c->n_tokens;
+    return c->cost.rest_flop * (double)c->n_tokens + c->cost.update_flop * n_updates(c);
 }
 
-/* Bytes that updates move: parameter and two moments in and out, the gradient in twice and out. */
-static double update_bytes(const planned_coder *c)
-{
-    return 9.0 * sizeof(float) * (double)c->n_parameters * (double)c->n_steps;
-}
-
-/* Seconds of one coder's steps. Dense gradients are shared by the ranks, sparse ones are made by
- * each. */
+/* Seconds of one coder's steps. Dense gradients are shared by the ranks, sparse ones and updates
+ * are made by each. */
 static double step_seconds(const plan *p, const planned_coder *c)
 {
     const double shared = c->architecture->may_be_dense ? p->n_ranks : 1;
-    return (encode_flop(c) / p->n_ranks + sparse_flop(c) / shared) / p->flop_per_s +
-           update_bytes(c) / p->bytes_per_s;
+    const double flop = encode_flop(c) / p->n_ranks +
+                        c->cost.rest_flop * (double)c->n_tokens / shared +
+                        c->cost.update_flop * n_updates(c);
+    return flop / p->flop_per_s + c->cost.update_bytes * n_updates(c) / p->bytes_per_s;
 }
 
 /* ---- the tables --------------------------------------------------------------------------------
@@ -266,37 +317,52 @@ static rf_status append_bytes(rf_str *out, const char *label, double bytes, cons
 static rf_status append_coders(const plan *p, rf_str *out)
 {
     rf_status status = RF_OK;
-    RF_TRY(rf_str_append(out, "coders\n  %-28s %-8s %8s %9s %14s %9s %8s %12s\n", "name", "rule",
+    char bytes[32], width[48];
+    RF_TRY(rf_str_append(out, "coders\n  %-28s %-12s %12s %9s %14s %9s %8s %12s\n", "name", "rule",
                          "width", "latents", "tokens", "steps", "epochs", "parameters"));
     for (int64_t i = 0; i < p->settings->n_coders; i++) {
         const planned_coder *c = &p->coders[i];
-        char bytes[32];
-        rf_format_bytes((double)c->n_parameters * sizeof(float), bytes);
+        rf_format_bytes(c->cost.parameter_bytes, bytes);
+        RF_TRY(rf_format(width, sizeof width, "%" PRId64, c->cost.width));
+        if (c->cost.is_transcoder) {
+            RF_TRY(rf_format(width, sizeof width, "%" PRId64 " to %" PRId64, c->cost.width,
+                             c->cost.out_width));
+        }
         RF_TRY(rf_str_append(
-            out, "  %-28s %-8s %8" PRId64 " %9" PRId64 " %14" PRId64 " %9" PRId64 " %8.2f %12s\n",
-            c->spec->coder.name, c->architecture->name, c->point.width, c->n_latents, c->n_tokens,
+            out, "  %-28s %-12s %12s %9" PRId64 " %14" PRId64 " %9" PRId64 " %8.2f %12s\n",
+            c->spec->coder.name, c->architecture->name, width, c->cost.n_latents, c->n_tokens,
             c->n_steps, c->epochs, bytes));
     }
 fail:
     return status;
 }
 
+static double model_bytes(const plan *p)
+{
+    double bytes = 0;
+    for (int i = 0; i < p->settings->n_models; i++) {
+        bytes +=
+            (double)rf_vit_weight_bytes(&p->models[i]) +
+            (double)rf_vit_workspace_bytes(&p->models[i], p->settings->activations.group_pictures);
+    }
+    return bytes;
+}
+
 static rf_status append_memory(const plan *p, rf_str *out)
 {
     rf_status status = RF_OK;
     const rf_run_settings *s = p->settings;
-    double parameters = 0, largest = 0, batches = 0, work = 0;
+    double parameters = 0, moments = 0, largest = 0, batches = 0, work = 0;
 
     for (int64_t i = 0; i < s->n_coders; i++) {
         const planned_coder *c = &p->coders[i];
-        const double bytes = sizeof(float) * (double)c->n_parameters;
-        const double batch = (double)c->spec->train.batch_tokens;
-        const double entries =
-            c->architecture->may_be_dense ? (double)c->n_latents / 16 : (double)c->spec->coder.k;
-        parameters += bytes + sizeof(int64_t) * (double)c->n_latents;
-        largest = fmax(largest, bytes);
-        batches += sizeof(float) * batch / p->n_ranks * (double)c->point.width;
-        work = fmax(work, batch * (3 * sizeof(float) * (double)c->point.width + 24 * entries));
+        const double width =
+            (double)(c->cost.width + (c->cost.is_transcoder ? c->cost.out_width : 0));
+        parameters += c->cost.parameter_bytes + c->cost.state_bytes;
+        moments += c->cost.optimiser_bytes;
+        largest = fmax(largest, c->cost.parameter_bytes);
+        batches += sizeof(float) * (double)c->spec->train.batch_tokens / p->n_ranks * width;
+        work = fmax(work, c->cost.work_bytes);
     }
     const double pool =
         p->site_bytes / p->n_ranks *
@@ -305,18 +371,20 @@ static rf_status append_memory(const plan *p, rf_str *out)
     const double kept = p->epochs > 1 ? fmin((double)s->activations.keep_bytes,
                                              p->site_bytes * (double)p->n_pictures / p->n_ranks)
                                       : 0;
-    const double model = (double)rf_vit_weight_bytes(&p->model) +
-                         (double)rf_vit_workspace_bytes(&p->model, s->activations.group_pictures);
+    const double model = model_bytes(p);
     RF_TRY(rf_str_append(out, "memory of each of %d ranks\n", p->n_ranks));
     RF_TRY(append_bytes(out, "parameters and state", parameters, "of all coders"));
-    RF_TRY(append_bytes(out, "moments", 2 * parameters, "of all coders"));
+    RF_TRY(append_bytes(out, "moments and sums", moments, "of all coders"));
     RF_TRY(append_bytes(out, "gradients", largest, "of the largest coder, shared"));
     RF_TRY(append_bytes(out, "work space of a step", work, "about; shared"));
     RF_TRY(append_bytes(out, "pool of activations", pool + batches, ""));
     RF_TRY(append_bytes(out, "kept activations", kept, "activations.keep_bytes"));
-    RF_TRY(append_bytes(out, "model", model, "weights and one group of pictures"));
+    RF_TRY(append_bytes(out, "model", model,
+                        s->n_models > 1 ? "weights and one group of pictures, of all models"
+                                        : "weights and one group of pictures"));
     RF_TRY(append_bytes(out, "in all",
-                        3 * parameters + largest + work + pool + batches + kept + model, "about"));
+                        parameters + moments + largest + work + pool + batches + kept + model,
+                        "about"));
 fail:
     return status;
 }
@@ -327,9 +395,17 @@ static rf_status append_data(const plan *p, rf_str *out)
     const double epoch_bytes = p->site_bytes * (double)p->n_pictures / p->n_ranks;
     RF_TRY(rf_str_append(out,
                          "data\n  %" PRId64 " pictures to train on, %.4g epochs, %.0f pictures "
-                         "through the model (to layer %" PRId64 " of %" PRId64 ")\n",
-                         p->n_pictures, p->epochs, p->n_forward, deepest_layer(p),
-                         p->model.n_layers));
+                         "through the model",
+                         p->n_pictures, p->epochs, p->n_forward));
+    for (int i = 0; i < p->settings->n_models; i++) {
+        const char *name = p->settings->models[i].name;
+        const int64_t layer = deepest_layer(p, i);
+        RF_TRY(rf_str_append(out, "%s%s%s", i == 0 ? " (" : ", ", name, *name != '\0' ? " " : ""));
+        RF_TRY(layer > -2 ? rf_str_append(out, "to layer %" PRId64 " of %" PRId64, layer,
+                                          p->models[i].n_layers)
+                          : rf_str_append(out, "not read"));
+    }
+    RF_TRY(rf_str_append(out, ")\n"));
     RF_TRY(append_bytes(out, "read from disk",
                         p->n_pictures > 0 ? p->picture_bytes * p->n_forward / (double)p->n_pictures
                                           : 0,
@@ -348,19 +424,22 @@ fail:
 static rf_status append_time(const plan *p, rf_str *out)
 {
     rf_status status = RF_OK;
-    double encode = 0, sparse = 0, steps = 0;
+    double encode = 0, rest = 0, steps = 0;
+    bool any_dense = false;
     char text[32];
     for (int64_t i = 0; i < p->settings->n_coders; i++) {
         encode += encode_flop(&p->coders[i]);
-        sparse += sparse_flop(&p->coders[i]);
+        rest += rest_flop(&p->coders[i]);
+        any_dense = any_dense || p->coders[i].architecture->may_be_dense;
         steps += step_seconds(p, &p->coders[i]);
     }
     const double forward = forward_flop(p) / p->n_ranks / p->flop_per_s;
     RF_TRY(rf_str_append(out,
                          "arithmetic\n  %-34s %12.4g  FLOP\n  %-34s %12.4g  FLOP\n"
-                         "  %-34s %12.4g  FLOP\n",
+                         "  %-34s %12.4g  FLOP%s\n",
                          "model, forward", forward_flop(p), "steps, encoder products", encode,
-                         "steps, the rest", sparse));
+                         "steps, the rest", rest,
+                         any_dense ? ", as if codes that may be dense stayed so to the end" : ""));
     RF_TRY(rf_str_append(out,
                          "time, an estimate: at the rate of a bare product timed just now (%.0f "
                          "GFLOP/s and %.1f GB/s on %" PRId64
@@ -385,7 +464,7 @@ rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *ou
 
     RF_REQUIRE(n_ranks >= 1, "n_ranks = %d, expected >= 1", n_ranks);
     RF_TRY(rf_activations_settings_check(&settings->activations));
-    RF_TRY(plan_model(&p));
+    RF_TRY(plan_models(&p));
     RF_TRY(plan_pictures(&p));
     RF_TRY(plan_coders(&p));
     RF_TRY(plan_speed(&p));
@@ -394,6 +473,7 @@ rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *ou
     RF_TRY(append_memory(&p, out));
     RF_TRY(append_time(&p, out));
 fail:
+    rf_free(p.sites);
     rf_free(p.coders);
     return status;
 }

@@ -33,17 +33,18 @@ fail:
 static rf_status append_coders(const rf_training *t, rf_str *out)
 {
     rf_status status = RF_OK;
-    RF_TRY(rf_str_append(out, "coders\n  %-24s %-32s %-9s %-8s %8s %6s %10s %8s %9s\n", "name",
+    RF_TRY(rf_str_append(out, "coders\n  %-24s %-32s %-9s %-12s %8s %6s %10s %8s %9s\n", "name",
                          "input", "tokens", "rule", "latents", "k", "lr", "batch", "steps"));
     for (int64_t i = 0; i < t->settings->n_coders; i++) {
         const rf_trained *c = &t->coders[i];
-        RF_TRY(rf_str_append(
-            out,
-            "  %-24s %-32s %-9s %-8s %8" PRId64 " %6" PRId64 " %10.4g %8" PRId64 " %9" PRId64 "\n",
-            c->spec->coder.name, c->point.name,
-            rf_token_class_names[rf_coder_token_class(&c->spec->coder)],
-            rf_coder_architecture(c->coder)->name, rf_coder_n_latents(c->coder),
-            rf_coder_k(c->coder), c->spec->train.lr, c->spec->train.batch_tokens, c->n_batches));
+        RF_TRY(rf_str_append(out,
+                             "  %-24s %-32s %-9s %-12s %8" PRId64 " %6" PRId64 " %10.4g %8" PRId64
+                             " %9" PRId64 "%s%s\n",
+                             c->spec->coder.name, c->spec->coder.input,
+                             rf_token_class_names[rf_coder_token_class(&c->spec->coder)],
+                             rf_coder_architecture(c->coder)->name, rf_coder_n_latents(c->coder),
+                             rf_coder_k(c->coder), c->spec->train.lr, c->spec->train.batch_tokens,
+                             c->n_batches, c->n_out > 0 ? "  to " : "", c->spec->coder.target));
     }
 fail:
     return status;
@@ -55,7 +56,10 @@ static rf_status log_start(const rf_training *t)
     const rf_run_settings *s = t->settings;
     rf_str text = {0};
 
-    RF_TRY(append_section(&rf_model_settings_table, &s->model, &text));
+    for (int i = 0; i < s->n_models; i++) {
+        RF_TRY(rf_str_append(&text, "%s%s", s->models[i].name, s->n_models > 1 ? ": " : ""));
+        RF_TRY(append_section(&rf_model_settings_table, &s->models[i].settings, &text));
+    }
     RF_TRY(append_section(&rf_data_settings_table, &s->data, &text));
     RF_TRY(append_section(&rf_activations_settings_table, &s->activations, &text));
     RF_TRY(append_section(&rf_train_settings_table, &s->train, &text));
@@ -102,8 +106,11 @@ static rf_status write_summary(const rf_training *t)
         const rf_trained *c = &t->coders[i];
         specs[i] = *c->spec;
         specs[i].coder.latents = rf_coder_n_latents(c->coder); /* what expansion came to */
-        rows[i] = (rf_summary_row){
-            .spec = &specs[i], .last = &c->whole, .n_batches = c->n_batches, .failed = c->failed};
+        rows[i] = (rf_summary_row){.spec = &specs[i],
+                                   .last = &c->whole,
+                                   .n_batches = c->n_batches,
+                                   .failed = c->failed,
+                                   .stop = c->stopping.stop};
         lines[i] = c->whole;
         if (c->failed) {
             lines[i].coder[0] = '\0'; /* never the best */
@@ -129,11 +136,16 @@ static rf_status write_coders(const rf_training *t)
 {
     rf_status status = RF_OK;
     char folder[RF_PATH_LEN], path[RF_PATH_LEN];
+    const rf_coder_origin origin = {.vits = t->vits,
+                                    .models = t->settings->models,
+                                    .n_vits = t->n_vits,
+                                    .model_hash = t->model_hash,
+                                    .picture_hash = t->picture_hash};
     for (int64_t i = 0; i < t->settings->n_coders; i++) {
         const rf_trained *c = &t->coders[i];
         RF_TRY(rf_run_folder_coder(t->settings->output.dir, c->spec->coder.name, folder));
         RF_TRY(rf_path_join(path, folder, "coder.safetensors"));
-        RF_TRY(rf_summary_write_coder(path, t->stream, c->coder, c->spec, t->vit, t->picture_hash));
+        RF_TRY(rf_summary_write_coder(path, t->stream, c->coder, c->spec, &origin));
     }
 fail:
     return status;
@@ -153,6 +165,31 @@ static rf_status report_bad(const rf_training *t, rf_train_report *report)
     }
 fail:
     rf_str_fini(&text);
+    return status;
+}
+
+/* Totals of the coders, and a word on each that left batches out. */
+static rf_status report_coders(const rf_training *t, rf_train_report *report)
+{
+    rf_status status = RF_OK;
+    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+        const rf_trained *c = &t->coders[i];
+        rf_coder_state state;
+        RF_TRY(rf_coder_get_state(c->coder, t->stream, &state));
+        const int64_t n_outliers = state.counters[RF_COUNTER_OUTLIERS];
+        report->n_failed += c->failed;
+        report->n_stopped += c->stopping.stop == RF_STOP_METRIC;
+        report->n_skipped += c->n_skipped;
+        report->n_outliers += n_outliers;
+        if (c->n_skipped > 0 && rf_comm_rank(t->comm) == 0) {
+            rf_log(RF_LOG_WARN,
+                   "coder '%s' skipped %" PRId64 " of its %" PRId64 " batches: %" PRId64
+                   " as outliers, %" PRId64 " for NaN, infinity or no readable token",
+                   c->spec->coder.name, c->n_skipped, c->batches_done, n_outliers,
+                   c->n_skipped - n_outliers);
+        }
+    }
+fail:
     return status;
 }
 
@@ -189,10 +226,8 @@ rf_status rf_train_run(const rf_comm *comm, const rf_run_settings *settings, rf_
     out->first_step = t.tick;
     RF_TRY(rf_training_loop(&t, out));
     RF_TRY(report_bad(&t, out));
+    RF_TRY(rf_comm_agree(comm, report_coders(&t, out)));
     RF_TRY(finish(&t, out));
-    for (int64_t i = 0; i < settings->n_coders; i++) {
-        out->n_failed += t.coders[i].failed;
-    }
 fail:
     out->steps = t.tick;
     out->seconds = rf_now() - start;

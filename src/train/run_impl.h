@@ -16,16 +16,29 @@ rf_status rf_setting_keys_of(const rf_settings_table *table, const rf_settings_t
 rf_status rf_setting_keys_raise(const rf_yaml *item, const char *path, const char *key,
                                 const char *const *keys);
 
-/* ---- train_settings, coder_list, run_settings --------------------------------------------------
+/* ---- train_settings, model_list, coder_list, run_settings --------------------------------------
  */
 
+/* SETTING when they mean nothing together: weight decay with adam, no such stop_metric. */
+rf_status rf_train_settings_check(const rf_train_settings *settings);
 /* Keys of `train` that no coder has for itself. */
 bool rf_train_setting_is_of_run(const char *key);
+/* Keys of `train` that a coder may repeat for itself and has none of its own by that name, ending
+ * in NULL; to be freed. */
+rf_status rf_train_keys_of_coder(const char ***out);
 /* Letters, digits and ._+- */
 bool rf_name_has_char(char c);
 /* The coders of the settings in `root`; `out` [n_out] is to be freed. */
 rf_status rf_coder_list_read(const rf_yaml *root, const rf_train_settings *train,
                              rf_coder_spec **out, int64_t *n_out);
+/* Section `model` of `root`: models and n_models. */
+rf_status rf_model_list_read(const rf_yaml *root, rf_run_settings *settings);
+rf_status rf_model_list_write_yaml(const rf_run_settings *settings, rf_str *out);
+/* The key path of a model: "model", or "model.NAME". */
+rf_status rf_model_list_key(const rf_run_settings *settings, int model, char *out,
+                            size_t out_bytes);
+/* SETTING when a coder's site names a model that is not there. */
+rf_status rf_model_list_check_sites(const rf_run_settings *settings);
 /* SETTING names the first key that shapes what is computed and differs: a resume is refused. */
 rf_status rf_run_settings_compare(const rf_run_settings *then, const rf_run_settings *now);
 
@@ -43,6 +56,8 @@ rf_status rf_yaml_map_set(rf_yaml *map, const char *key, const rf_yaml *value); 
 rf_status rf_yaml_set_text(rf_yaml *scalar, const char *text);
 /* A list, a range a..b, {log: [a, b, n]} or {linear: [a, b, n]} as single values behind `out`. */
 rf_status rf_yaml_read_values(const rf_yaml *node, const char *path, rf_yaml_list *out);
+/* The same, where an item of a list may itself be a map or a list: one value as a whole. */
+rf_status rf_yaml_read_any_values(const rf_yaml *node, const char *path, rf_yaml_list *out);
 /* Copies of `coder` for its `each`, without that key; one copy where there is none. */
 rf_status rf_each_expand(const rf_yaml *coder, const char *path, rf_yaml_list *out);
 /* Copies of `coder` (which has a name) for every point of `sweep` (NULL: one copy). */
@@ -56,7 +71,9 @@ typedef struct rf_metrics_line {
     int64_t tick, step, tokens; /* step: batches of the coder so far; tokens: valid ones */
     double epoch, lr;
     rf_step_metrics m;
-    int64_t n_skipped; /* steps so far */
+    double k, p, threshold; /* of this step; NaN where the coder has none. threshold: BatchTopK's */
+    int64_t n_resampled, n_skipped, n_outliers; /* so far; n_skipped counts outliers too */
+    int64_t stopped;                            /* rf_stop */
     double tokens_per_s;
 } rf_metrics_line;
 
@@ -75,6 +92,38 @@ rf_status rf_metrics_find_last(const char *path, const char *coder, int64_t max_
 /* The figures of a line by name, for TensorBoard, CSV and `select`: idx 0, 1, ... until NULL. */
 const char *rf_metrics_figure(const rf_metrics_line *line, int idx, double *value);
 
+/* The value of a figure by its name (`ev` is short for explained_variance); NULL line: only whether
+ * there is such a figure. */
+bool rf_metrics_find_figure(const rf_metrics_line *line, const char *name, double *value);
+
+/* ---- stopping: coders that are done before their batches are -----------------------------------
+ */
+
+/* Numbers stand in checkpoints and metrics. */
+typedef enum rf_stop {
+    RF_STOP_NONE,
+    RF_STOP_METRIC, /* stop_metric did not improve for stop_patience lines: done, and well */
+    RF_STOP_BAD,    /* bad_l0 and bad_ev: failed */
+    RF_N_STOPS
+} rf_stop;
+/* "", "stop_metric", "bad run". */
+const char *rf_stop_name(rf_stop stop);
+
+/* What a coder's lines showed so far. Zeroed: nothing yet. */
+typedef struct rf_stopping {
+    int stop;        /* rf_stop */
+    int64_t n_lines; /* that had a finite stop_metric, or came after one that had */
+    int64_t n_worse; /* since the best */
+    double best;     /* of n_lines > 0 */
+} rf_stopping;
+
+/* SETTING says what stop_metric must look like. */
+rf_status rf_stopping_check(const rf_train_settings *settings);
+/* Look at one more line of metrics of a coder whose warm-up is over or not (`is_warm`: bad runs are
+ * judged then only). The same on every rank, as figures are. */
+rf_status rf_stopping_update(rf_stopping *stopping, const rf_train_settings *settings,
+                             const rf_metrics_line *line, bool is_warm);
+
 /* ---- select: "max ev where l0 <= 500" ----------------------------------------------------------
  */
 
@@ -92,14 +141,17 @@ typedef struct rf_checkpoint_coder {
     rf_optimiser *opt; /* NULL when reading: moments are not looked at */
     int64_t batches_done;
     bool failed;
+    rf_stopping stopping;
 } rf_checkpoint_coder;
+
+enum { RF_PROCESSING_LEN = RF_MAX_MODELS * RF_NAME_LEN };
 
 typedef struct rf_checkpoint {
     int64_t tick;
     uint64_t picture_hash, model_hash;
-    char weight_processing[128]; /* rf_vit_processing_name */
-    const char *settings;        /* YAML */
-    const char *backend;         /* rf_backend_describe */
+    char weight_processing[RF_PROCESSING_LEN]; /* rf_summary_processing */
+    const char *settings;                      /* YAML */
+    const char *backend;                       /* rf_backend_describe */
     rf_checkpoint_coder *coders;
     int64_t n_coders;
 } rf_checkpoint;
@@ -118,13 +170,13 @@ typedef struct rf_checkpoint_header {
 void rf_checkpoint_header_fini(rf_checkpoint_header *header);
 /* Local. FORMAT when it is no checkpoint, damaged, or of another version. */
 rf_status rf_checkpoint_read_header(const char *path, rf_checkpoint_header *out);
-/* Fill coders, optimisers, batches_done and failed of `inout`, whose names and shapes must fit.
+/* Fill coders, optimisers and progress of `inout`, whose names and shapes must fit.
  * Rank 0 of `comm` reads and the others get it from there; NULL: this rank alone. Collective. */
 rf_status rf_checkpoint_read(const rf_comm *comm, const char *path, rf_stream *s,
                              rf_checkpoint *inout);
-/* Width of coder `idx`, whose latents must be those of `settings`. Local. */
-rf_status rf_checkpoint_read_width(const char *path, int64_t idx, const rf_coder_settings *settings,
-                                   int64_t *out);
+/* Sites of coder `idx`, whose latents must be those of `settings`. Local. */
+rf_status rf_checkpoint_read_shape(const char *path, int64_t idx, const rf_coder_settings *settings,
+                                   rf_coder_shape *out);
 /* The same as rf_checkpoint_read for one coder of the file. Local. */
 rf_status rf_checkpoint_read_coder(const char *path, rf_stream *s, int64_t idx,
                                    rf_checkpoint_coder *inout);
@@ -154,27 +206,62 @@ typedef struct rf_summary_row {
     const rf_metrics_line *last; /* coder "" when it never stepped */
     int64_t n_batches;
     bool failed;
+    int stop; /* rf_stop */
 } rf_summary_row;
 
 /* One row for each coder, settings included; `best` (an index or -1) is marked. */
 rf_status rf_summary_write(const char *path, const rf_summary_row *rows, int64_t n, int64_t best);
-/* coder.safetensors: W_enc [F, D], b_enc [F], W_dec [F, D], b_dec [D] and metadata that say what it
- * is of. */
+/* What a coder was trained on. */
+typedef struct rf_coder_origin {
+    rf_vit *const *vits;          /* [n_vits] */
+    const rf_named_model *models; /* [n_vits] what sites call them */
+    int n_vits;
+    uint64_t model_hash, picture_hash;
+} rf_coder_origin;
+
+/* What the transformers' weights had been through: rf_vit_processing_name of each, with ", "
+ * between them where they differ. */
+rf_status rf_summary_processing(rf_vit *const *vits, int n_vits, char out[RF_PROCESSING_LEN]);
+/* coder.safetensors: every tensor that use of the coder needs (W_enc [F, D], W_dec [F, E] ...), a
+ * jumprelu coder's threshold [F] and a batch_topk coder's threshold [1] as they are used, and
+ * metadata that say what it is of. */
 rf_status rf_summary_write_coder(const char *path, rf_stream *s, const rf_coder *coder,
-                                 const rf_coder_spec *spec, const rf_vit *model,
-                                 uint64_t picture_hash);
+                                 const rf_coder_spec *spec, const rf_coder_origin *origin);
+
+/* ---- coder_cost: what a coder takes, for `plan` ------------------------------------------------
+ */
+
+typedef struct rf_coder_cost {
+    int64_t n_latents, width, out_width;
+    bool is_transcoder, subtracts;
+    double parameter_bytes; /* trained; gradients are as many */
+    double state_bytes;     /* beside these: counters, statistics, archetypal points */
+    double optimiser_bytes; /* moments, sums, the live copy */
+    double work_bytes;      /* of a step on each rank, without gradients; about */
+    double encode_flop;     /* of a token: the encoder product */
+    double rest_flop;       /* of a token: all else; codes that may be dense count as dense */
+    double update_flop;     /* of an update: Muon, an archetypal decoder */
+    double update_bytes;    /* that an update moves */
+} rf_coder_cost;
+
+/* Errors: those of rf_coder_check. */
+rf_status rf_coder_cost_estimate(const rf_coder_spec *spec, const rf_coder_shape *shape,
+                                 int n_ranks, rf_coder_cost *out);
 
 /* ---- run_parts: what a run is made of ----------------------------------------------------------
  */
 
 typedef struct rf_trained {
     const rf_coder_spec *spec;
-    rf_hook_point point;
+    rf_reader_site sites[2 * RF_MAX_SITES]; /* [n_in] of the input, then [n_out] of the target */
+    int n_in, n_out;                        /* n_out 0: the input is the target */
+    rf_coder_shape shape;
     rf_coder *coder;
     rf_optimiser *opt;
     rf_schedule schedule;
     int64_t n_batches, batches_done, n_skipped, tokens_per_epoch;
     bool failed;
+    rf_stopping stopping;
     int64_t n_tokens;      /* of all batches */
     int64_t n_whole;       /* batches that are not short: all but perhaps the last */
     rf_metrics_line last;  /* coder "" before the first step */
@@ -191,14 +278,15 @@ typedef struct rf_training {
     int64_t n_threads;
     rf_backend *be;
     rf_stream *stream;
-    rf_vit *vit;
+    rf_vit *vits[RF_MAX_MODELS]; /* as settings->models, all on `be` */
+    int n_vits;
     rf_picture_list *pictures;
-    rf_transform transform;
+    rf_transform transforms[RF_MAX_MODELS];
     rf_activation_stream *acts;
     rf_trained *coders; /* [settings->n_coders] */
     rf_step *step;
-    uint64_t picture_hash, model_hash;
-    int64_t tick, saved_tick; /* saved_tick -1: none yet */
+    uint64_t picture_hash, model_hash; /* model_hash: of all models, in order */
+    int64_t tick, saved_tick;          /* saved_tick -1: none yet */
     rf_str settings_yaml;
     rf_folder_lock *lock; /* rank 0, as is the next */
     rf_metrics_log *metrics;

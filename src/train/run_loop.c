@@ -1,6 +1,7 @@
 /* The loop of a run. A tick is one pass over the coders, in which each whose next batch is there
  * takes one step; when none has one, the stream makes its next pool. */
 #include "run_impl.h"
+#include "step_impl.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,39 +13,97 @@ enum { MIN_STEPS_TO_FAIL = 20 };
 /* ---- one step ----------------------------------------------------------------------------------
  */
 
+/* Others take their batches and learn nothing: readers must keep up with the stream. */
+static bool learns(const rf_trained *c)
+{
+    return !c->failed && c->stopping.stop == RF_STOP_NONE;
+}
+
+static bool any_learns(const rf_training *t)
+{
+    bool any = false;
+    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+        const rf_trained *c = &t->coders[i];
+        any = any || (learns(c) && c->batches_done < c->n_batches);
+    }
+    return any;
+}
+
 /* Too many of its steps were skipped: its parameters are those of the last good one. */
 static void check_skipped(rf_training *t, rf_trained *c)
 {
     const double share = (double)c->n_skipped / (double)c->batches_done;
-    if (!c->failed && c->batches_done >= MIN_STEPS_TO_FAIL &&
+    if (learns(c) && c->batches_done >= MIN_STEPS_TO_FAIL &&
         share > c->spec->train.max_skipped_share) {
         c->failed = true;
         if (rf_comm_rank(t->comm) == 0 && t->settings->n_coders > 1) {
             rf_log(RF_LOG_ERROR,
                    "coder '%s' failed: %" PRId64 " of its %" PRId64
-                   " steps were skipped for NaN or infinity; it learns no more",
+                   " steps were skipped, for NaN, infinity or train.outlier_factor; it learns no "
+                   "more",
                    c->spec->coder.name, c->n_skipped, c->batches_done);
         }
     }
 }
 
-/* A failed coder takes its batches and learns nothing: readers must keep up with the stream. */
+static const char *skip_reason(const rf_step_metrics *m)
+{
+    return m->outlier           ? "its loss is above train.outlier_factor times the running mean"
+           : m->n_tokens == 0   ? "no token of it could be read"
+           : !isfinite(m->loss) ? "its loss is not finite"
+                                : "its gradient is not finite";
+}
+
+/* The first, and then one of a hundred. */
+static void warn_of_skip(const rf_training *t, const rf_trained *c)
+{
+    const rf_step_metrics *m = &c->last.m;
+    if (rf_comm_rank(t->comm) == 0 && (c->n_skipped == 1 || c->n_skipped % 100 == 0)) {
+        rf_log(RF_LOG_WARN,
+               "coder '%s': batch %" PRId64 " was skipped, %s (loss %.4g); %" PRId64 " so far",
+               c->spec->coder.name, c->batches_done + 1, skip_reason(m), m->loss, c->n_skipped);
+    }
+}
+
+static bool anneals_p(const rf_trained *c)
+{
+    return rf_coder_architecture(c->coder)->penalty == RF_PENALTY_POWER;
+}
+
+static rf_step_rates rates_of(const rf_trained *c)
+{
+    const rf_train_settings *train = &c->spec->train;
+    const rf_coder_settings *coder = &c->spec->coder;
+    const int64_t step = c->batches_done;
+    return (rf_step_rates){
+        .lr = rf_schedule_lr(&c->schedule, step),
+        .beta1 = train->beta1,
+        .beta2 = train->beta2,
+        .eps = train->eps,
+        .weight_decay = train->weight_decay,
+        .clip_norm = train->clip_norm,
+        .sparsity_scale = rf_schedule_sparsity(coder, step),
+        .k_scale = rf_schedule_k(coder, step),
+        .p = anneals_p(c) ? rf_schedule_p(coder, step, c->n_batches) : 0,
+        .outlier_factor = train->outlier_factor,
+        .resample = rf_schedule_resamples(coder, step),
+    };
+}
+
 static rf_status step(rf_training *t, rf_trained *c, const rf_token_batch *batch)
 {
     rf_status status = RF_OK;
-    const rf_train_settings *train = &c->spec->train;
-    rf_step_rates rates = rf_step_rates_default();
-
-    if (!c->failed) {
-        rates.lr = rf_schedule_lr(&c->schedule, c->batches_done);
-        rates.beta1 = train->beta1;
-        rates.beta2 = train->beta2;
-        rates.eps = train->eps;
-        rates.clip_norm = train->clip_norm;
+    if (learns(c)) {
+        const rf_step_rates rates = rates_of(c);
         RF_TRY_DOING(rf_step_run(t->step, c->coder, c->opt, batch, &rates, &c->last.m),
                      "coder '%s', step %" PRId64, c->spec->coder.name, c->batches_done + 1);
         c->n_skipped += c->last.m.skipped;
+        if (c->last.m.skipped) {
+            warn_of_skip(t, c);
+        }
         c->last.lr = rates.lr;
+        c->last.p = rates.p;
+        c->last.k = (double)rf_step_k(c->coder, rates.k_scale);
         RF_TRY(rf_format(c->last.coder, sizeof c->last.coder, "%s", c->spec->coder.name));
     }
     c->batches_done++;
@@ -56,6 +115,19 @@ fail:
 
 /* ---- what is written of it ----------------------------------------------------------------------
  */
+
+/* NaN where it means nothing for the architecture. */
+static void fill_selection(const rf_trained *c, const rf_coder_state *state, rf_metrics_line *line)
+{
+    const rf_architecture *a = rf_coder_architecture(c->coder);
+    const double mass = (double)state->scalars[RF_SCALAR_THRESHOLD_MASS];
+    const bool by_batch = a->rule(&c->spec->coder) == RF_SELECT_BATCH_TOPK;
+
+    line->k = a->may_be_dense ? NAN : line->k;
+    line->p = anneals_p(c) ? line->p : NAN;
+    line->threshold =
+        by_batch && mass > 0 ? (double)state->scalars[RF_SCALAR_THRESHOLD] / mass : NAN;
+}
 
 static rf_status fill_line(rf_training *t, rf_trained *c)
 {
@@ -69,10 +141,45 @@ static rf_status fill_line(rf_training *t, rf_trained *c)
     c->last.step = c->batches_done;
     c->last.tokens = state.counters[RF_COUNTER_TOKENS];
     c->last.epoch = (double)rows / (double)c->tokens_per_epoch;
+    fill_selection(c, &state, &c->last);
+    c->last.n_resampled = state.counters[RF_COUNTER_RESAMPLED];
     c->last.n_skipped = c->n_skipped;
+    c->last.n_outliers = state.counters[RF_COUNTER_OUTLIERS];
     c->last.tokens_per_s = (double)c->window_tokens / fmax(now - c->window_start, 1e-9);
     c->window_tokens = 0;
     c->window_start = now;
+fail:
+    return status;
+}
+
+/* Whether the line that was just filled is its last one. The same on every rank. */
+static rf_status check_stop(rf_training *t, rf_trained *c)
+{
+    rf_status status = RF_OK;
+    const rf_train_settings *train = &c->spec->train;
+    const bool is_warm =
+        c->batches_done > rf_max_i64(train->warmup_steps, c->spec->coder.sparsity_warmup_steps);
+    const bool says = rf_comm_rank(t->comm) == 0;
+
+    RF_TRY(rf_stopping_update(&c->stopping, train, &c->last, is_warm));
+    c->last.stopped = c->stopping.stop;
+    if (c->stopping.stop == RF_STOP_METRIC && says) {
+        rf_log(RF_LOG_INFO,
+               "coder '%s' stopped after %" PRId64 " of its %" PRId64 " batches: %" PRId64
+               " lines without a better %s than %.6g",
+               c->spec->coder.name, c->batches_done, c->n_batches, c->stopping.n_worse,
+               train->stop_metric + 4, c->stopping.best);
+    } else if (c->stopping.stop == RF_STOP_BAD) {
+        c->failed = true;
+        if (says) {
+            rf_log(RF_LOG_ERROR,
+                   "coder '%s' failed at batch %" PRId64
+                   ": a bad run, L0 %.4g is below train.bad_l0 and explained variance %.4g below "
+                   "train.bad_ev; it learns no more",
+                   c->spec->coder.name, c->batches_done, c->last.m.l0,
+                   c->last.m.explained_variance);
+        }
+    }
 fail:
     return status;
 }
@@ -85,8 +192,10 @@ static rf_status write_events(const rf_trained *c, double wall_time)
     char name[RF_NAME_LEN];
 
     for (int i = 0; (figure = rf_metrics_figure(&c->last, i, &value)) != NULL; i++) {
-        RF_TRY(rf_format(name, sizeof name, "train/%s", figure));
-        RF_TRY(rf_tfevents_scalar(c->events, c->last.step, wall_time, name, value));
+        if (isfinite(value)) {
+            RF_TRY(rf_format(name, sizeof name, "train/%s", figure));
+            RF_TRY(rf_tfevents_scalar(c->events, c->last.step, wall_time, name, value));
+        }
     }
     RF_TRY(rf_tfevents_flush(c->events));
 fail:
@@ -98,6 +207,7 @@ static rf_status log_coder(rf_training *t, rf_trained *c)
 {
     rf_status status = RF_OK;
     RF_TRY(fill_line(t, c));
+    RF_TRY(check_stop(t, c));
     if (c->batches_done <= c->n_whole) {
         c->whole = c->last;
     }
@@ -128,7 +238,7 @@ static void show_progress(const rf_training *t, double start, int64_t first_done
         done += c->batches_done;
         total += c->n_batches;
         tokens += (double)(c->batches_done - c->first_batch) * (double)c->spec->train.batch_tokens;
-        if (!c->failed && c->batches_done < c->n_batches) {
+        if (learns(c) && c->batches_done < c->n_batches) {
             shown = c;
         }
     }
@@ -172,7 +282,7 @@ static rf_status log_tick(rf_training *t, const bool *stepped)
     bool any = false;
     for (int64_t i = 0; i < t->settings->n_coders; i++) {
         rf_trained *c = &t->coders[i];
-        if (stepped[i] && !c->failed && is_time_to_log(t, c)) {
+        if (stepped[i] && learns(c) && is_time_to_log(t, c)) {
             any = true;
             local = local == RF_OK ? log_coder(t, c) : local;
         }
@@ -184,23 +294,31 @@ fail:
     return status;
 }
 
+/* NUMERIC when every coder has failed. */
 static rf_status check_any_left(const rf_training *t)
 {
     rf_status status = RF_OK;
+    const rf_trained *c = &t->coders[0];
     int64_t n_failed = 0;
     for (int64_t i = 0; i < t->settings->n_coders; i++) {
         n_failed += t->coders[i].failed;
     }
-    if (n_failed == t->settings->n_coders) {
-        const rf_trained *c = &t->coders[0];
-        RF_FAIL(RF_ERR_NUMERIC,
-                "%s: %" PRId64 " of %" PRId64
-                " steps of coder '%s' were skipped for NaN or infinity, more than "
-                "train.max_skipped_share; nothing was saved since step %" PRId64
-                ". A lower train.lr, or pictures that are whole, may help",
-                n_failed == 1 ? "the coder failed" : "all coders failed", c->n_skipped,
-                c->batches_done, c->spec->coder.name, rf_max_i64(t->saved_tick, 0));
+    if (n_failed < t->settings->n_coders) {
+        return RF_OK;
     }
+    const char *who = n_failed == 1 ? "the coder failed" : "all coders failed";
+    if (c->stopping.stop == RF_STOP_BAD) {
+        RF_FAIL(RF_ERR_NUMERIC,
+                "%s: coder '%s' had L0 below train.bad_l0 and explained variance below "
+                "train.bad_ev at batch %" PRId64 ". Less sparsity or a lower train.lr may help",
+                who, c->spec->coder.name, c->batches_done);
+    }
+    RF_FAIL(RF_ERR_NUMERIC,
+            "%s: %" PRId64 " of %" PRId64
+            " steps of coder '%s' were skipped for NaN, infinity or train.outlier_factor, more "
+            "than train.max_skipped_share; nothing was saved since step %" PRId64
+            ". A lower train.lr, or pictures that are whole, may help",
+            who, c->n_skipped, c->batches_done, c->spec->coder.name, rf_max_i64(t->saved_tick, 0));
 fail:
     return status;
 }
@@ -249,7 +367,7 @@ rf_status rf_training_loop(rf_training *t, rf_train_report *report)
         t->coders[i].window_start = start;
         t->coders[i].first_batch = t->coders[i].batches_done;
     }
-    while (more) {
+    while (more && any_learns(t)) { /* when all stopped early, the rest of the data is left */
         RF_TRY(agree_on_signal(t, &report->signal));
         if (report->signal != 0) {
             report->interrupted = true;

@@ -15,10 +15,10 @@ static rf_status load_coder(rf_backend *be, rf_stream *s, const char *path,
 {
     rf_status status = RF_OK;
     rf_coder *coder = NULL;
-    int64_t width = 0;
+    rf_coder_shape shape;
 
-    RF_TRY(rf_checkpoint_read_width(path, idx, settings, &width));
-    RF_TRY(rf_coder_create(be, settings, width, &coder));
+    RF_TRY(rf_checkpoint_read_shape(path, idx, settings, &shape));
+    RF_TRY(rf_coder_create(be, settings, &shape, &coder));
     rf_checkpoint_coder c = {.name = settings->name, .coder = coder};
     RF_TRY(rf_checkpoint_read_coder(path, s, idx, &c));
     *out = coder;

@@ -65,7 +65,7 @@ fail:
     return status;
 }
 
-/* ---- model, pictures ---------------------------------------------------------------------------
+/* ---- models, pictures ---------------------------------------------------------------------------
  */
 
 static rf_status open_backend(rf_training *t)
@@ -85,17 +85,19 @@ fail:
 }
 
 /* The size of the pictures that come out is what the model is opened for. */
-static rf_status check_image_size(const rf_training *t)
+static rf_status check_image_size(const rf_training *t, int model)
 {
     rf_status status = RF_OK;
-    const rf_vit_config *c = rf_vit_get_config(t->vit);
-    const int64_t height = rf_transform_height(&t->transform);
-    const int64_t width = rf_transform_width(&t->transform);
+    const rf_vit_config *c = rf_vit_get_config(t->vits[model]);
+    const int64_t height = rf_transform_height(&t->transforms[model]);
+    const int64_t width = rf_transform_width(&t->transforms[model]);
+    char key[RF_NAME_LEN + 16];
+    RF_TRY(rf_model_list_key(t->settings, model, key, sizeof key));
     if (height != c->image_height || width != c->image_width) {
         RF_FAIL(RF_ERR_SETTING,
                 "pictures come out of preprocessor_config.json as %" PRId64 " x %" PRId64
-                " and the model takes %" PRId64 " x %" PRId64 "; set model.image_size=%" PRId64,
-                height, width, c->image_height, c->image_width, height);
+                " and the model takes %" PRId64 " x %" PRId64 "; set %s.image_size=%" PRId64,
+                height, width, c->image_height, c->image_width, key, height);
     }
 fail:
     return status;
@@ -139,15 +141,44 @@ rf_vit_opts rf_model_settings_opts(const rf_model_settings *model, const rf_tran
     };
 }
 
-static rf_status open_model(rf_training *t)
+static rf_status open_model(rf_training *t, int model)
 {
     rf_status status = RF_OK;
-    RF_TRY(rf_model_settings_transform(&t->settings->model, &t->transform));
+    const rf_model_settings *settings = &t->settings->models[model].settings;
+    rf_transform *transform = &t->transforms[model];
+    RF_TRY(rf_model_settings_transform(settings, transform));
     /* DINOv2's config says 518 and its pictures are 224: positions are interpolated to these. */
-    const rf_vit_opts opts = rf_model_settings_opts(&t->settings->model, &t->transform);
-    RF_TRY_DOING(rf_vit_open(t->be, t->settings->model.path, &opts, &t->vit), "model.path");
-    RF_TRY(check_image_size(t));
-    t->model_hash = rf_vit_hash(t->vit);
+    const rf_vit_opts opts = rf_model_settings_opts(settings, transform);
+    RF_TRY_DOING(rf_vit_open(t->be, settings->path, &opts, &t->vits[model]), "model.path");
+    t->n_vits = model + 1;
+    RF_TRY(check_image_size(t, model));
+fail:
+    return status;
+}
+
+/* Of all models in order; of one, its own. */
+static uint64_t hash_models(const rf_training *t)
+{
+    uint64_t hash = rf_vit_hash(t->vits[0]);
+    for (int m = 1; m < t->n_vits; m++) {
+        const uint64_t next = rf_vit_hash(t->vits[m]);
+        hash = rf_hash(hash, &next, sizeof next);
+    }
+    return hash;
+}
+
+static rf_status open_models(rf_training *t)
+{
+    rf_status status = RF_OK;
+    for (int m = 0; m < t->settings->n_models; m++) {
+        const char *name = t->settings->models[m].name;
+        status = open_model(t, m);
+        if (status != RF_OK && name[0] != '\0') {
+            rf_error_context("model '%s'", name);
+        }
+        RF_TRY(status);
+    }
+    t->model_hash = hash_models(t);
 fail:
     return status;
 }
@@ -180,17 +211,32 @@ fail:
     return status;
 }
 
-/* Ranks that see other files than rank 0 would train on something else. */
+/* Ranks that see other files than rank 0 would train on something else. Collective. */
 static rf_status check_same_files(const rf_training *t)
 {
     rf_status status = RF_OK;
-    uint64_t hashes[2] = {t->picture_hash, t->model_hash};
-    RF_TRY(rf_comm_bcast(t->comm, hashes, (int64_t)sizeof hashes, 0));
-    if (hashes[0] != t->picture_hash || hashes[1] != t->model_hash) {
-        status = rf_error_raise(RF_ERR_SETTING, __FILE__, __LINE__,
-                                "%s differs from what rank 0 sees; all ranks need the same files",
-                                hashes[0] != t->picture_hash ? "the list of pictures (data.path)"
-                                                             : "the model (model.path)");
+    uint64_t mine[1 + RF_MAX_MODELS] = {t->picture_hash}, theirs[1 + RF_MAX_MODELS];
+    char what[RF_NAME_LEN + 64] = "the list of pictures (data.path)", key[RF_NAME_LEN + 16];
+    int first = 0;
+
+    for (int m = 0; m < t->n_vits; m++) {
+        mine[1 + m] = rf_vit_hash(t->vits[m]);
+    }
+    memcpy(theirs, mine, sizeof theirs);
+    RF_TRY(rf_comm_bcast(t->comm, theirs, (int64_t)sizeof theirs, 0));
+    while (first <= t->n_vits && theirs[first] == mine[first]) {
+        first++;
+    }
+    if (first >= 1 && first <= t->n_vits) {
+        status = rf_model_list_key(t->settings, first - 1, key, sizeof key);
+        if (status == RF_OK) {
+            status = rf_format(what, sizeof what, "the model (%s.path)", key);
+        }
+    }
+    if (status == RF_OK && first <= t->n_vits) {
+        status =
+            rf_error_raise(RF_ERR_SETTING, __FILE__, __LINE__,
+                           "%s differs from what rank 0 sees; all ranks need the same files", what);
     }
     status = rf_comm_agree(t->comm, status);
 fail:
@@ -200,13 +246,39 @@ fail:
 /* ---- stream and coders -------------------------------------------------------------------------
  */
 
+/* The hook points of `sites` and their widths. */
+static rf_status find_sites(const rf_training *t, const char *sites, rf_reader_site *out,
+                            int64_t *widths, int *n)
+{
+    rf_status status = RF_OK;
+    char names[RF_MAX_SITES][RF_NAME_LEN];
+    const int n_sites = rf_coder_sites(sites, names);
+
+    for (int i = 0; i < n_sites; i++) {
+        const char *hook = NULL;
+        RF_TRY(rf_run_settings_site(t->settings, names[i], &out[i].model, &hook));
+        RF_TRY_DOING(
+            rf_vit_hook_find(rf_vit_get_config(t->vits[out[i].model]), hook, &out[i].point), "%s",
+            names[i]);
+        widths[i] = out[i].point.width;
+    }
+    *n = n_sites;
+fail:
+    return status;
+}
+
 static rf_status find_points(rf_training *t)
 {
     rf_status status = RF_OK;
     for (int64_t i = 0; i < t->settings->n_coders; i++) {
-        const rf_coder_settings *c = &t->settings->coders[i].coder;
-        RF_TRY_DOING(rf_vit_hook_find(rf_vit_get_config(t->vit), c->input, &t->coders[i].point),
-                     "coder '%s': input", c->name);
+        rf_trained *c = &t->coders[i];
+        const rf_coder_settings *s = &c->spec->coder;
+        RF_TRY_DOING(find_sites(t, s->input, c->sites, c->shape.in, &c->n_in), "coder '%s': input",
+                     s->name);
+        RF_TRY_DOING(find_sites(t, s->target, c->sites + c->n_in, c->shape.out, &c->n_out),
+                     "coder '%s': target", s->name);
+        c->shape.n_in = c->n_in;
+        c->shape.n_out = c->n_out;
     }
 fail:
     return status;
@@ -217,12 +289,13 @@ static rf_status open_stream(rf_training *t)
     rf_status status = RF_OK;
     const rf_run_settings *s = t->settings;
     rf_reader_opts *readers = NULL;
-    const rf_activation_stream_opts opts = {.vit = t->vit,
+    const rf_activation_stream_opts opts = {.vits = t->vits,
+                                            .n_vits = t->n_vits,
                                             .stream = t->stream,
                                             .comm = t->comm,
                                             .pictures = t->pictures,
                                             .split = RF_SPLIT_TRAIN,
-                                            .transform = &t->transform,
+                                            .transforms = t->transforms,
                                             .group_pictures = s->activations.group_pictures,
                                             .pool_groups = s->activations.pool_groups,
                                             .seed = (uint64_t)s->train.seed,
@@ -233,7 +306,8 @@ static rf_status open_stream(rf_training *t)
     readers = rf_calloc(s->n_coders, sizeof *readers);
     RF_TRY(rf_comm_agree(t->comm, readers == NULL ? RF_ERR_NO_MEMORY : RF_OK));
     for (int64_t i = 0; i < s->n_coders; i++) {
-        readers[i] = (rf_reader_opts){.point = t->coders[i].point,
+        readers[i] = (rf_reader_opts){.sites = t->coders[i].sites,
+                                      .n_sites = t->coders[i].n_in + t->coders[i].n_out,
                                       .tokens = rf_coder_token_class(&s->coders[i].coder),
                                       .batch_tokens = s->coders[i].train.batch_tokens,
                                       .epochs = s->coders[i].train.epochs,
@@ -251,9 +325,11 @@ static rf_status create_coder(rf_training *t, int64_t idx)
     rf_trained *c = &t->coders[idx];
     const rf_train_settings *train = &c->spec->train;
 
-    RF_TRY_DOING(rf_coder_create(t->be, &c->spec->coder, c->point.width, &c->coder), "coder '%s'",
+    RF_TRY_DOING(rf_coder_create(t->be, &c->spec->coder, &c->shape, &c->coder), "coder '%s'",
                  c->spec->coder.name);
-    RF_TRY(rf_optimiser_create(t->be, c->coder, &c->opt));
+    const rf_optimiser_opts opts = {.kind = train->optimiser, .accumulate = train->accumulate};
+    RF_TRY_DOING(rf_optimiser_create(t->be, c->coder, &opts, &c->opt), "coder '%s'",
+                 c->spec->coder.name);
     c->n_batches = rf_activation_stream_n_batches(t->acts, idx);
     c->tokens_per_epoch = rf_activation_stream_tokens_per_epoch(t->acts, idx);
     c->n_tokens =
@@ -263,7 +339,9 @@ static rf_status create_coder(rf_training *t, int64_t idx)
                                 .lr = train->lr,
                                 .lr_end = train->lr_end,
                                 .warmup_steps = train->warmup_steps,
-                                .n_steps = c->n_batches};
+                                .n_steps = c->n_batches,
+                                .restarts = train->restarts,
+                                .decay_share = train->decay_share};
 fail:
     return status;
 }
@@ -291,7 +369,7 @@ static rf_status open_local(rf_training *t)
     rf_status status = RF_OK;
     RF_TRY(rf_activations_settings_check(&t->settings->activations));
     RF_TRY(open_backend(t));
-    RF_TRY(open_model(t));
+    RF_TRY(open_models(t));
     RF_TRY(open_pictures(t));
     RF_ALLOC(t->coders, t->settings->n_coders);
     for (int64_t i = 0; i < t->settings->n_coders; i++) {
@@ -326,7 +404,9 @@ void rf_training_close(rf_training *t)
     rf_free(t->coders);
     rf_activation_stream_close(t->acts);
     rf_picture_list_close(t->pictures);
-    rf_vit_close(t->vit);
+    for (int m = 0; m < t->n_vits; m++) {
+        rf_vit_close(t->vits[m]);
+    }
     rf_stream_destroy(t->stream);
     rf_backend_destroy(t->be);
     rf_str_fini(&t->settings_yaml);

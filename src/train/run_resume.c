@@ -84,7 +84,7 @@ static rf_status describe(const rf_training *t, rf_checkpoint *out)
                            .settings = t->settings_yaml.data,
                            .backend = rf_backend_describe(t->be),
                            .n_coders = n};
-    rf_vit_processing_name(rf_vit_processing(t->vit), out->weight_processing);
+    RF_TRY(rf_summary_processing(t->vits, t->n_vits, out->weight_processing));
     RF_ALLOC(out->coders, n);
     for (int64_t i = 0; i < n; i++) {
         const rf_trained *c = &t->coders[i];
@@ -92,7 +92,8 @@ static rf_status describe(const rf_training *t, rf_checkpoint *out)
                                                .coder = c->coder,
                                                .opt = c->opt,
                                                .batches_done = c->batches_done,
-                                               .failed = c->failed};
+                                               .failed = c->failed,
+                                               .stopping = c->stopping};
     }
 fail:
     return status;
@@ -135,7 +136,7 @@ static rf_status check_same_run(const rf_training *t, const rf_checkpoint_header
 {
     rf_status status = RF_OK;
     rf_run_settings *then = NULL;
-    char processing[128];
+    char processing[RF_PROCESSING_LEN];
 
     if (rf_run_settings_parse(header->settings, path, NULL, 0, &then) != RF_OK) {
         RF_FAIL(RF_ERR_FORMAT, "the settings in the checkpoint cannot be read: %s",
@@ -148,16 +149,17 @@ static rf_status check_same_run(const rf_training *t, const rf_checkpoint_header
                 t->settings->data.path, path);
     }
     if (header->model_hash != t->model_hash) {
-        RF_FAIL(RF_ERR_SETTING,
-                "model.path '%s' has other weights than the checkpoint '%s' was trained on",
-                t->settings->model.path, path);
+        RF_FAIL(RF_ERR_SETTING, "%s '%s' has other weights than the checkpoint '%s' was trained on",
+                t->n_vits > 1 ? "one of the models, the first of which is" : "model.path",
+                t->settings->models[0].settings.path, path);
     }
-    rf_vit_processing_name(rf_vit_processing(t->vit), processing);
+    RF_TRY(rf_summary_processing(t->vits, t->n_vits, processing));
     if (strcmp(header->weight_processing, processing) != 0) {
-        RF_FAIL(RF_ERR_SETTING,
-                "the model's weights are processed by '%s' and were by '%.200s' in the checkpoint "
-                "'%s'",
-                processing, header->weight_processing, path);
+        RF_FAIL(
+            RF_ERR_SETTING,
+            "the model's weights are processed by '%.200s' and were by '%.200s' in the checkpoint "
+            "'%s'",
+            processing, header->weight_processing, path);
     }
     if (strcmp(header->backend, rf_backend_describe(t->be)) != 0) {
         rf_log(RF_LOG_WARN, "the checkpoint was written by '%s', this is '%s': bits may differ",
@@ -210,6 +212,7 @@ static rf_status take_progress(rf_training *t, const rf_checkpoint *c)
     for (int64_t i = 0; i < c->n_coders; i++) {
         t->coders[i].batches_done = c->coders[i].batches_done;
         t->coders[i].failed = c->coders[i].failed;
+        t->coders[i].stopping = c->coders[i].stopping;
         RF_TRY(rf_coder_get_state(t->coders[i].coder, t->stream, &state));
         t->coders[i].n_skipped = state.counters[RF_COUNTER_SKIPPED];
     }

@@ -40,12 +40,13 @@ static rf_status read_root(const rf_yaml *root, rf_run_settings *s)
             return rf_setting_keys_raise(root->items[i], "", root->keys[i], sections);
         }
     }
-    RF_TRY(read_section(root, &rf_model_settings_table, &s->model));
+    RF_TRY(rf_model_list_read(root, s));
     RF_TRY(read_section(root, &rf_data_settings_table, &s->data));
     RF_TRY(read_section(root, &rf_activations_settings_table, &s->activations));
     RF_TRY(read_section(root, &rf_train_settings_table, &s->train));
     RF_TRY(read_section(root, &rf_output_settings_table, &s->output));
     RF_TRY(rf_coder_list_read(root, &s->train, &s->coders, &s->n_coders));
+    RF_TRY(rf_model_list_check_sites(s));
     RF_TRY(rf_select_check(s->output.select));
 fail:
     return status;
@@ -147,7 +148,7 @@ fail:
 rf_status rf_run_settings_write_yaml(const rf_run_settings *s, rf_str *out)
 {
     rf_status status = RF_OK;
-    RF_TRY(write_section(&rf_model_settings_table, &s->model, out));
+    RF_TRY(rf_model_list_write_yaml(s, out));
     RF_TRY(write_section(&rf_data_settings_table, &s->data, out));
     RF_TRY(write_section(&rf_activations_settings_table, &s->activations, out));
     RF_TRY(rf_str_append(out, "coders:\n"));
@@ -161,14 +162,20 @@ fail:
 }
 
 static const char *const lists_help[] = {
+    "models",
+    "Several models in one run, for coders over models: model: {base: {path: a}, tuned: {path: "
+    "b}}, "
+    "each with the settings of `model`. A site is then base:blocks.8.hook_resid_post; without a "
+    "name it is of the first. On the command line: model.base.path=...",
     "each",
     "In a coder: lists walked together, {layer: 0..11}; one coder for each value, with "
     "{layer} filled in wherever the coder's settings have it.",
     "sweep",
     "Axes that multiply: {coder.k: [32, 64], train.lr: {log: [1e-4, 4e-4, 3]}}. Every "
     "coder is trained with every combination, under a name with a suffix for each axis "
-    "(x-k32-lr0.0001). A list of maps is several grids. Values are a list, a range a..b, "
-    "or {log: [first, last, n]} or {linear: [first, last, n]}."};
+    "(x-k32-lr0.0001-l1_0.01). A list of maps is several grids. Values are a list, a range a..b, "
+    "or {log: [first, last, n]} or {linear: [first, last, n]}. On the command line: "
+    "sweep.coder.k=[32,64]."};
 
 rf_status rf_run_settings_write_help(bool markdown, rf_str *out)
 {
@@ -224,6 +231,9 @@ static rf_status compare(const rf_settings_table *table, const char *section, co
     rf_str a = {0}, b = {0}, c = {0};
     for (int64_t i = 0; i < table->n_rows; i++) {
         const rf_setting *row = &table->rows[i];
+        if (common != NULL && rf_train_setting_is_of_run(row->key)) {
+            continue; /* a coder's copy: compared with the run's */
+        }
         a.len = b.len = 0;
         RF_TRY(rf_settings_format(row, then, &a));
         RF_TRY(rf_settings_format(row, now, &b));
@@ -252,15 +262,7 @@ static rf_status compare_coder(const rf_coder_spec *then, const rf_coder_spec *n
     char where[64];
     RF_TRY(rf_format(where, sizeof where, "coders.%" PRId64, idx));
     RF_TRY(compare(&rf_coder_settings_table, "coders", where, &then->coder, &now->coder, NULL));
-    rf_train_settings own = now->train; /* those of the run were compared with `train` */
-    own.seed = then->train.seed;
-    own.device = then->train.device;
-    own.threads = then->train.threads;
-    own.checkpoint_every = then->train.checkpoint_every;
-    own.keep_checkpoints = then->train.keep_checkpoints;
-    own.log_every = then->train.log_every;
-    own.resume = then->train.resume;
-    RF_TRY(compare(&rf_train_settings_table, "coders", where, &then->train, &own, common));
+    RF_TRY(compare(&rf_train_settings_table, "coders", where, &then->train, &now->train, common));
 fail:
     return status;
 }
@@ -279,10 +281,36 @@ fail:
     return status;
 }
 
+static rf_status compare_models(const rf_run_settings *then, const rf_run_settings *now)
+{
+    rf_status status = RF_OK;
+    char where[RF_NAME_LEN + 16];
+
+    if (then->n_models != now->n_models) {
+        RF_FAIL(RF_ERR_SETTING,
+                "the settings name %d models and the checkpoint has %d; set them back, or train in "
+                "another output.dir",
+                now->n_models, then->n_models);
+    }
+    for (int m = 0; m < now->n_models; m++) {
+        const rf_named_model *a = &then->models[m], *b = &now->models[m];
+        if (strcmp(a->name, b->name) != 0) {
+            RF_FAIL(RF_ERR_SETTING,
+                    "model %d is called '%s' and was '%s' in the checkpoint; set it back, or train "
+                    "in another output.dir",
+                    m, b->name, a->name);
+        }
+        RF_TRY(rf_model_list_key(now, m, where, sizeof where));
+        RF_TRY(compare(&rf_model_settings_table, "model", where, &a->settings, &b->settings, NULL));
+    }
+fail:
+    return status;
+}
+
 rf_status rf_run_settings_compare(const rf_run_settings *then, const rf_run_settings *now)
 {
     rf_status status = RF_OK;
-    RF_TRY(compare(&rf_model_settings_table, "model", "model", &then->model, &now->model, NULL));
+    RF_TRY(compare_models(then, now));
     RF_TRY(compare(&rf_data_settings_table, "data", "data", &then->data, &now->data, NULL));
     RF_TRY(compare(&rf_activations_settings_table, "activations", "activations", &then->activations,
                    &now->activations, NULL));

@@ -26,21 +26,6 @@ fail:
     return status;
 }
 
-/* The index of a figure by its name (`ev` is short for explained_variance), or -1. */
-static int find_figure(const char *name)
-{
-    const rf_metrics_line empty = {0};
-    double value = 0;
-    const char *known = NULL;
-    name = strcmp(name, "ev") == 0 ? "explained_variance" : name;
-    for (int i = 0; (known = rf_metrics_figure(&empty, i, &value)) != NULL; i++) {
-        if (strcmp(known, name) == 0) {
-            return i;
-        }
-    }
-    return -1;
-}
-
 static int find_relation(const char *word)
 {
     static const char *const relations[] = {"<=", ">=", "<", ">"};
@@ -62,11 +47,11 @@ static bool is_well_formed(const words *w)
 {
     double number = 0;
     bool ok = w->n >= 2 && (strcmp(w->word[0], "max") == 0 || strcmp(w->word[0], "min") == 0) &&
-              find_figure(w->word[1]) >= 0 && (w->n - 2) % 4 == 0;
+              rf_metrics_find_figure(NULL, w->word[1], NULL) && (w->n - 2) % 4 == 0;
     for (int i = 2; ok && i < w->n; i += 4) {
         ok = strcmp(w->word[i], i == 2 ? "where" : "and") == 0 &&
-             find_figure(w->word[i + 1]) >= 0 && find_relation(w->word[i + 2]) >= 0 &&
-             rf_parse_f64(w->word[i + 3], &number) == RF_OK;
+             rf_metrics_find_figure(NULL, w->word[i + 1], NULL) &&
+             find_relation(w->word[i + 2]) >= 0 && rf_parse_f64(w->word[i + 3], &number) == RF_OK;
     }
     return ok;
 }
@@ -89,7 +74,7 @@ fail:
 static double figure_of(const rf_metrics_line *line, const char *name)
 {
     double value = 0;
-    rf_metrics_figure(line, find_figure(name), &value);
+    rf_metrics_find_figure(line, name, &value);
     return value;
 }
 

@@ -1,6 +1,12 @@
-/* Private to train: the work space of a step and the pieces that run on it. step.c is the order of
- * a step, step_space.c its memory, step_sparse.c and step_dense.c the two ways to the gradients,
- * exchange_tokens.c what ranks tell each other, step_update.c clip and update. */
+/* Private to train: the work space of a step and the pieces that run on it.
+ *   step.c            the order of a step
+ *   step_space.c      its memory
+ *   step_encode.c     codes: the lists of a coder, BatchTopK's cut over ranks
+ *   step_sparse.c     gradients from codes
+ *   step_dense.c      gradients while codes are not sparse
+ *   step_dead.c       AuxK, for both; step_ghost.c ghost gradients, for both
+ *   step_update.c     clip, accumulate, update, who fired; step_resample.c new starts
+ *   exchange_tokens.c what ranks tell each other */
 #ifndef REFRACT_STEP_IMPL_H
 #define REFRACT_STEP_IMPL_H
 
@@ -11,21 +17,34 @@ enum {
     STEP_DENSE_TILE = 4096, /* latents of its backward at once */
 };
 
-/* Rows of a batch: this rank's, or all of them. */
+/* Lists of codes. */
+enum {
+    STEP_MAIN,   /* what is selected */
+    STEP_SECOND, /* MultiTopK's larger k */
+    STEP_AUX,    /* of dead latents */
+    STEP_WINDOW, /* pre-activations near their thresholds */
+    STEP_N_LISTS,
+};
+
+/* Rows of a batch: this rank's, or all of them. E: width of the target. */
 typedef struct rf_step_rows {
-    float *x;           /* x - b_dec [n, D] */
-    float *g, *g_aux;   /* dL/dx_hat of the main and of the auxiliary reconstruction [n, D] */
-    uint8_t *valid;     /* [n] */
-    float *loss, *aux;  /* |x - x_hat|^2, |e - e_hat|^2 [n] */
-    float *spread, *l1; /* |x - mean|^2, sum of values [n] */
-    int64_t *active;    /* entries of each row on the dense path [n] */
-    rf_codes codes, aux_codes;
+    float *seen;            /* what the encoder sees [n, D] */
+    float *target;          /* y - b_dec [n, E]; the same memory as `seen` where it is the same */
+    float *g[STEP_N_LISTS]; /* dL/dy_hat of each list [n, E]; of MAIN [n, groups E] */
+    uint8_t *valid;         /* [n] */
+    float *loss;            /* |y - y_hat|^2 [n] */
+    float *extra;           /* of prefixes, of the second list, or of the gate [n] */
+    float *aux;             /* |e - e_hat|^2 [n] */
+    float *spread;          /* |y - mean|^2 [n] */
+    float *sparsity;        /* the penalty [n] */
+    int64_t *active;        /* entries of each row on the dense path [n] */
+    rf_codes codes[STEP_N_LISTS];
 } rf_step_rows;
 
 /* Scalars in device memory. */
 typedef struct rf_step_scalars {
     double squares;
-    int64_t overflow, refused, n_dead, n_fired;
+    int64_t overflow, window_overflow, refused, n_dead, n_fired;
     float grad_scale;
 } rf_step_scalars;
 
@@ -36,20 +55,28 @@ struct rf_step {
     rf_step_opts opts;
     double lap; /* when the part that is being timed began */
     int64_t n_bytes;
-    void *blocks[64]; /* what was allocated */
+    void *blocks[128]; /* what was allocated */
     int n_blocks;
 
-    int64_t max_local, max_width, max_latents;
-    rf_step_rows local, global; /* the same memory where there is one rank */
-    float *y;                   /* [n_local, D] reconstruction less b_dec, then e */
-    float *mean;                /* [D] */
-    rf_latent_index index, aux_index;
+    int64_t max_local, max_weights, max_latents, max_in, max_out;
+    rf_step_rows local, global;   /* the same memory where there is one rank */
+    float *y_hat;                 /* [n_local, groups E] */
+    float *mean;                  /* [max(D, E)] */
+    float *row_shift, *row_scale; /* [n_local, sites] of the normalisation */
+    int32_t *row_k;               /* [n_local] */
+    rf_latent_index index[STEP_N_LISTS];
     float *gradients; /* arena: parameters of the largest coder */
     uint8_t *touched, *dead;
-    int64_t *n_active; /* [F] */
-    float *z, *d_z;    /* dense path: [STEP_MICRO_BATCH, F], [.., STEP_DENSE_TILE] */
+    int64_t *n_active;             /* [F] */
+    float *theta, *weight;         /* [F] thresholds; decoder norms that weigh the penalty */
+    float *by_latent, *by_latent2; /* [F] */
+    float *entries[4];             /* [entries of MAIN] of a gated coder: pi, d_pi, d_mag, d_gain;
+                                      [0] d_theta of WINDOW */
+    float *h, *z, *d_z,
+        *d_gate;        /* dense path: [STEP_MICRO_BATCH, F] twice, [.., STEP_DENSE_TILE] */
+    int64_t *histogram; /* [65536] of BatchTopK where there are several ranks */
     rf_step_scalars *scalars;
-    float *host_rows;          /* host [max_rows] */
+    float *host_rows;          /* host [max(max_rows, F)] */
     int64_t *host_starts;      /* host [max_rows + size] */
     int64_t *counts, *offsets; /* host [size]: rows, and bytes of a message */
 };
@@ -63,24 +90,44 @@ typedef struct rf_step_job {
     const rf_step_rates *rates;
     rf_step_metrics *metrics;
     rf_coder_state state;
-    int64_t n_local, n_rows, width, n_latents;
-    double n_valid, variance, l1; /* l1: weight in the loss */
-    float g_scale;                /* 2 / (n V) */
-    int64_t aux_k;                /* 0: no auxiliary term */
+    const rf_architecture *architecture;
+    const rf_coder_settings *settings;
+    int64_t n_local, n_rows, width, out_width, n_latents;
+    double n_valid, variance;
+    double sparsity;     /* weight of the penalty in the loss, warm-up included */
+    rf_act_params act;   /* views of step->theta and step->weight where they are used */
+    float g_scale;       /* 2 / (n V) */
+    int64_t k, second_k; /* largest k of a row now; 0: no second list */
+    double second_weight;
+    rf_latent_groups groups; /* n = 0: no prefixes */
+    int64_t aux_k;           /* 0: no auxiliary term */
     bool is_dense;
-    const uint8_t *touched; /* NULL: all rows have gradients */
+    bool fills_rows;              /* gradients of all rows are wanted: none is left as it was */
+    const uint8_t *touched;       /* NULL: all rows have gradients */
+    const rf_latent_index *fired; /* of the entries > 0 of all ranks; NULL on the dense path */
 } rf_step_job;
 
 /* Add the time since the last lap to `part`. */
 void rf_step_lap(rf_step *step, rf_step_part part);
-rf_view rf_step_local(const rf_step_job *job, float *rows);  /* [n_local, D] */
-rf_view rf_step_global(const rf_step_job *job, float *rows); /* [n_rows, D] */
-/* Gradient of parameter `idx` of the coder, of its shape. */
+rf_view rf_step_seen(const rf_step_job *job, bool global);   /* [n, D] */
+rf_view rf_step_target(const rf_step_job *job, bool global); /* [n, E] */
+rf_view rf_step_g(const rf_step_job *job, int list,
+                  bool global); /* [n, E], [n, groups E] of MAIN */
+/* The rows [n, E] of g[STEP_MAIN] of one group; the last is the residual times g_scale and its
+ * weight, the first what reaches b_dec. */
+rf_view rf_step_g_part(const rf_step_job *job, int64_t group, bool global);
+rf_view rf_step_local(const rf_step_job *job, float *rows);       /* [n_local, E] */
+rf_view rf_step_by_latent(const rf_step_job *job, float *values); /* [F] */
+/* Gradient of parameter `idx` of the coder, of its shape; data NULL where it has none. */
 rf_view rf_step_gradient(const rf_step_job *job, int idx);
 /* A vector as one row. */
 rf_view rf_step_as_rows(rf_view v);
+/* k of `coder` when its k is multiplied by `scale`: 1 .. F. */
+int64_t rf_step_k(const rf_coder *coder, double scale);
 /* Sum of n floats of the device in order, in double; synchronises. */
 rf_status rf_step_sum(rf_step *step, const float *values, int64_t n, double *out);
+/* Sum over the batch of |row - mean row|^2 of rows [n_rows, d] that every rank has. */
+rf_status rf_step_spread(rf_step_job *job, const rf_view *rows, double *out);
 
 /* ---- exchange_tokens.c. Collective; with one rank nothing moves. -------------------------------
  */
@@ -90,22 +137,124 @@ rf_status rf_exchange_rows(const rf_step_job *job, const void *local, void *glob
                            size_t row_bytes);
 rf_status rf_exchange_codes(const rf_step_job *job, rf_codes *local, rf_codes *global);
 
+/* ---- step_encode.c. Collective -----------------------------------------------------------------
+ */
+
+/* The codes of every list of this rank's rows; sets job->is_dense when codes did not fit on some
+ * rank, metrics->skipped when a token is not finite. BATCH_TOPK: the k of the whole batch over all
+ * ranks; the coder's running threshold follows. */
+rf_status rf_step_encode(rf_step_job *job);
+/* The list of dead latents alone, for the dense path. */
+rf_status rf_step_encode_aux(rf_step_job *job);
+
 /* ---- the two ways to gradients. Collective. They set metrics and the sum of squares of the
  * gradients; a loss that is not finite sets metrics->skipped and ends them early, on every rank
  * alike. ---------- */
 rf_status rf_step_sparse(rf_step_job *job);
 rf_status rf_step_dense(rf_step_job *job);
-/* Encode; sets job->is_dense when codes did not fit on some rank. */
-rf_status rf_step_encode(rf_step_job *job);
+
+/* Set job->sparsity, and metrics->sparsity, of a penalty of L0 from metrics->l0. Local. */
+void rf_step_set_l0_weight(rf_step_job *job);
+/* p_anneal: where p changes, keep the penalty of this batch by its weight (job->sparsity, and the
+ * state). Both ways call it when `measure` (collective) can tell the batch's penalty for
+ * job->act.p. */
+rf_status rf_step_keep_penalty(rf_step_job *job,
+                               rf_status (*measure)(rf_step_job *job, double *out));
+
+/* ---- step_act.c: what acts and penalties add to a sparse step. Collective -----------------------
+ */
+
+/* Values of the main list from its pre-activations, and the batch's L0. A gated coder's
+ * pre-activations go to step->entries[0], its entries > 0 to the WINDOW list. */
+rf_status rf_step_values(rf_step_job *job);
+/* The penalty into metrics and into d_value (of a gated coder into entries[1]); where decoder norms
+ * weigh it, the sums of its derivative with respect to them into step->by_latent2. */
+rf_status rf_step_sparsity(rf_step_job *job);
+/* d_value becomes d_pre; gradients of thresholds, or of the gate's bias, gain and b_mag. */
+rf_status rf_step_act_gradients(rf_step_job *job);
+/* The gradient of log thresholds from that of thresholds [F]. Local. */
+rf_status rf_step_scale_by_theta(rf_step_job *job, const float *d_theta);
+/* step_sparse.c: [F] where the sums of d_pre over tokens are. */
+rf_view rf_step_d_pre_sums(const rf_step_job *job);
+
+/* ---- for both. Collective -----------------------------------------------------------------------
+ */
+
+/* Main rows are exchanged and measured, residuals stand in local.g[STEP_MAIN] times g_scale (its
+ * last group). AuxK: its row gradients and codes on all ranks, metrics->aux; where the term is not
+ * finite it counts as 0 and job->aux_k becomes 0. */
+rf_status rf_step_aux(rf_step_job *job);
+/* sum of squares += that of all gradients that rf_accumulate_by_latent did not add up; beta 0
+ * begins with 0 and takes all of them. */
+rf_status rf_step_squares(rf_step_job *job, double beta);
+/* d_W_dec += sparsity's derivative with respect to decoder norms: sum over the batch of dP/dw_i;
+ * `sums` [F] of this rank's rows. Only where the penalty is weighted. */
+rf_status rf_step_norm_gradient(rf_step_job *job, float *sums);
+/* The pre-activation loss of a jumprelu coder for dead latents: `pre_activation` * mean over tokens
+ * of sum over dead i of relu(theta_i - h_i) |w_dec_i|: rank one, as dead latents do not fire. Adds
+ * to gradients of W_enc, b_enc and the threshold and to metrics->sparsity. */
+rf_status rf_step_pre_activation(rf_step_job *job);
+/* step_ghost.c. Adds to the gradients of W_enc, b_enc, W_dec and to metrics->aux. Main residuals
+ * stand in local.g[STEP_MAIN], as for rf_step_aux. Nothing when nothing is dead. Rows that it adds
+ * to are then touched, and had been zero or filled. */
+rf_status rf_step_ghost(rf_step_job *job);
 
 /* ---- optimiser.c -------------------------------------------------------------------------------
  */
-rf_view rf_optimiser_moment(const rf_optimiser *opt, int moment, int idx);
+/* A tensor of parameter `idx`: moments "m", "v", sums, the live copy; data NULL where there is
+ * none. */
+typedef enum rf_optimiser_part {
+    RF_OPTIMISER_M,
+    RF_OPTIMISER_V,
+    RF_OPTIMISER_SUM,
+    RF_OPTIMISER_LIVE,
+    RF_OPTIMISER_N_PARTS
+} rf_optimiser_part;
+rf_view rf_optimiser_part_view(const rf_optimiser *opt, rf_optimiser_part part, int idx);
+const rf_optimiser_opts *rf_optimiser_get_opts(const rf_optimiser *opt);
 rf_status rf_optimiser_get_updates(const rf_optimiser *opt, rf_stream *s, int64_t *out);
 rf_status rf_optimiser_set_updates(rf_optimiser *opt, rf_stream *s, int64_t updates);
-
-/* ---- step_update.c: clip, project, Adam, renormalise --------------------------------------------
+/* The coder has parameter `idx`, and it is trained (not made of others). */
+bool rf_optimiser_trains(const rf_coder *coder, int idx);
+/* Its direction is Muon's. */
+bool rf_optimiser_is_muon(const rf_optimiser *opt, int idx);
+/* lr^2 / (sum of lr^2 of all updates, this one added): schedule-free's weight of the new iterate.
  */
+rf_status rf_optimiser_average_weight(rf_optimiser *opt, rf_stream *s, double lr, double *out);
+/* Work space of rf_muon_direction, large enough for each parameter that is Muon's. */
+float *rf_optimiser_work(const rf_optimiser *opt);
+/* to = keep * to + weight * scale * from, rows [n, d]; `scale` (device) may be NULL (1). Rows of
+ * `from` that are not touched count as 0. 0 <= keep <= 1, weight not 0 where keep < 1. */
+typedef struct rf_rows_blend_args {
+    rf_view to, from;
+    double keep, weight;
+    const uint8_t *touched;
+    const float *scale;
+} rf_rows_blend_args;
+rf_status rf_rows_blend(rf_stream *s, const rf_rows_blend_args *args);
+
+/* ---- muon.c ------------------------------------------------------------------------------------
+ */
+/* g (contiguous rows; times *grad_scale, rows that are not touched count as 0) becomes Muon's
+ * direction: momentum, Nesterov, five Newton-Schulz iterations to about the nearest orthogonal
+ * matrix, times sqrt(max(1, rows / columns)). Local. */
+typedef struct rf_muon_args {
+    rf_view g, momentum;
+    const uint8_t *touched;
+    const float *grad_scale;
+    double beta;
+    float *work; /* [rf_muon_work] */
+} rf_muon_args;
+int64_t rf_muon_work(int64_t n_rows, int64_t n_cols);
+rf_status rf_muon_direction(rf_stream *s, const rf_muon_args *args);
+
+/* ---- step_update.c, step_resample.c. Local where not said otherwise. ----------------------------
+ */
+/* Clip, add to the sums or update, derive, and who fired. */
 rf_status rf_step_update(rf_step_job *job);
+/* Give dead latents a new start (Bricken et al. 2023), at most one for each token of the batch:
+ * `loss` draws tokens by their squared loss, `data` draws them alike. Runs after the update.
+ * Collective. */
+rf_status rf_step_resample(rf_step_job *job);
 
 #endif

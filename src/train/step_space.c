@@ -1,25 +1,75 @@
 /* The memory of a step: made once, for the largest of the coders that will use it. */
 #include "step_impl.h"
 
-/* What the largest coder needs. */
+#include <math.h>
+
+enum { N_BINS = 65536 };
+
+/* What the largest coder needs. Slots are entries of a row. */
 typedef struct extents {
-    int64_t width, latents, weights, slot, aux_slot;
-    bool may_be_dense;
+    int64_t in, out, latents, weights, g[STEP_N_LISTS], slot[STEP_N_LISTS];
+    int64_t sites;
+    bool own_target, may_be_dense, is_gated, is_batch;
+    bool has_entries; /* arrays beside the main list */
 } extents;
+
+static int64_t weights_of(const rf_coder *coder)
+{
+    int64_t n = 0;
+    for (int i = 0; i < RF_CODER_N_PARAMETERS; i++) {
+        rf_view v = rf_coder_view(coder, i);
+        n += v.data == NULL ? 0 : rf_ceil_div(rf_view_n_elems(&v), 16) * 16;
+    }
+    return n;
+}
+
+static void widen_lists(extents *e, const rf_coder *coder)
+{
+    const rf_architecture *a = rf_coder_architecture(coder);
+    const rf_coder_settings *settings = rf_coder_get_settings(coder);
+    int64_t f = rf_coder_n_latents(coder), d_out = rf_coder_out_width(coder), slot[STEP_N_LISTS];
+    int64_t g[STEP_N_LISTS] = {d_out, 0, 0, 0}, k = rf_step_k(coder, fmax(1.0, settings->k_start));
+    rf_latent_groups groups = {0};
+
+    if (a->prefixes != NULL) {
+        a->prefixes(settings, f, 0, &groups);
+        g[STEP_MAIN] = d_out * groups.n;
+    }
+    slot[STEP_MAIN] = a->may_be_dense ? a->row_capacity(settings, f) : k;
+    slot[STEP_SECOND] = 0;
+    if (a->second != NULL) {
+        a->second(settings, k, &slot[STEP_SECOND]);
+        slot[STEP_SECOND] = rf_min_i64(slot[STEP_SECOND], f);
+        g[STEP_SECOND] = d_out;
+    } else if (a->act == RF_CODER_GATED) {
+        g[STEP_SECOND] = d_out; /* the gate's residual */
+    }
+    slot[STEP_AUX] = rf_coder_aux_k(coder, f);
+    g[STEP_AUX] = slot[STEP_AUX] > 0 ? d_out : 0;
+    slot[STEP_WINDOW] = a->act != RF_CODER_RELU ? slot[STEP_MAIN] : 0;
+    for (int l = 0; l < STEP_N_LISTS; l++) {
+        e->slot[l] = rf_max_i64(e->slot[l], slot[l]);
+        e->g[l] = rf_max_i64(e->g[l], g[l]);
+    }
+    e->has_entries = e->has_entries || a->act != RF_CODER_RELU || settings->penalty_by_norm;
+}
 
 static extents extents_of(const rf_coder *const *coders, int64_t n_coders)
 {
     extents e = {0};
     for (int64_t i = 0; i < n_coders; i++) {
-        const rf_architecture *a = rf_coder_architecture(coders[i]);
-        const rf_coder_settings *settings = rf_coder_get_settings(coders[i]);
-        int64_t d = rf_coder_width(coders[i]), f = rf_coder_n_latents(coders[i]);
-        e.width = rf_max_i64(e.width, d);
-        e.latents = rf_max_i64(e.latents, f);
-        e.weights = rf_max_i64(e.weights, 2 * f * d + f + d + 64);
-        e.slot = rf_max_i64(e.slot, a->row_capacity(settings, f));
-        e.aux_slot = rf_max_i64(e.aux_slot, a->aux_k(settings, d, f));
+        const rf_coder *c = coders[i];
+        const rf_architecture *a = rf_coder_architecture(c);
+        e.in = rf_max_i64(e.in, rf_coder_width(c));
+        e.out = rf_max_i64(e.out, rf_coder_out_width(c));
+        e.latents = rf_max_i64(e.latents, rf_coder_n_latents(c));
+        e.weights = rf_max_i64(e.weights, weights_of(c));
+        e.sites = rf_max_i64(e.sites, rf_coder_get_shape(c)->n_in);
+        e.own_target = e.own_target || !rf_coder_subtracts(c);
         e.may_be_dense = e.may_be_dense || a->may_be_dense;
+        e.is_gated = e.is_gated || a->act == RF_CODER_GATED;
+        e.is_batch = e.is_batch || a->rule(rf_coder_get_settings(c)) == RF_SELECT_BATCH_TOPK;
+        widen_lists(&e, c);
     }
     return e;
 }
@@ -47,12 +97,11 @@ fail:
         (p) = block;                                                                               \
     } while (0)
 
-static rf_status take_codes(rf_step *step, int64_t n_rows, int64_t slot, rf_codes *codes)
+static rf_status take_codes(rf_step *step, int64_t n_rows, int64_t n, rf_codes *codes)
 {
     rf_status status = RF_OK;
-    int64_t n = n_rows * slot;
     codes->capacity = n;
-    TAKE(codes->row_start, n_rows + 1);
+    TAKE(codes->row_start, n > 0 ? n_rows + 1 : 0);
     TAKE(codes->latent, n);
     TAKE(codes->value, n);
     TAKE(codes->d_value, n);
@@ -60,20 +109,24 @@ fail:
     return status;
 }
 
-static rf_status take_rows(rf_step *step, int64_t n, const extents *e, rf_step_rows *rows)
+/* `n` rows with the codes of `n_main` rows in the main list. */
+static rf_status take_rows(rf_step *step, int64_t n, int64_t n_main, const extents *e,
+                           rf_step_rows *rows)
 {
     rf_status status = RF_OK;
-    TAKE(rows->x, n * e->width);
-    TAKE(rows->g, n * e->width);
-    TAKE(rows->g_aux, e->aux_slot > 0 ? n * e->width : 0);
+    TAKE(rows->seen, n * e->in);
+    TAKE(rows->target, e->own_target ? n * e->out : 0);
+    for (int l = 0; l < STEP_N_LISTS; l++) {
+        TAKE(rows->g[l], n * e->g[l]);
+        RF_TRY(take_codes(step, n, (l == STEP_MAIN ? n_main : n) * e->slot[l], &rows->codes[l]));
+    }
     TAKE(rows->valid, n);
     TAKE(rows->loss, n);
+    TAKE(rows->extra, n);
     TAKE(rows->aux, n);
     TAKE(rows->spread, n);
-    TAKE(rows->l1, n);
-    TAKE(rows->active, e->may_be_dense ? n : 0);
-    RF_TRY(take_codes(step, n, e->slot, &rows->codes));
-    RF_TRY(take_codes(step, n, e->aux_slot, &rows->aux_codes));
+    TAKE(rows->sparsity, n);
+    TAKE(rows->active, n);
 fail:
     return status;
 }
@@ -83,9 +136,29 @@ static rf_status take_index(rf_step *step, int64_t capacity, int64_t n_latents,
 {
     rf_status status = RF_OK;
     index->capacity = capacity;
-    TAKE(index->latent_start, n_latents + 1);
+    TAKE(index->latent_start, capacity > 0 ? n_latents + 1 : 0);
     TAKE(index->entry, capacity);
     TAKE(index->row, capacity);
+fail:
+    return status;
+}
+
+static rf_status take_latents(rf_step *step, const extents *e)
+{
+    rf_status status = RF_OK;
+    int64_t dense = e->may_be_dense ? STEP_MICRO_BATCH : 0;
+    TAKE(step->gradients, e->weights);
+    TAKE(step->touched, e->latents);
+    TAKE(step->dead, e->latents);
+    TAKE(step->n_active, e->latents);
+    TAKE(step->theta, e->latents);
+    TAKE(step->weight, e->latents);
+    TAKE(step->by_latent, e->latents);
+    TAKE(step->by_latent2, e->latents);
+    TAKE(step->h, dense * e->latents);
+    TAKE(step->z, dense * e->latents);
+    TAKE(step->d_z, dense * STEP_DENSE_TILE);
+    TAKE(step->d_gate, e->is_gated ? dense * STEP_DENSE_TILE : 0);
 fail:
     return status;
 }
@@ -93,24 +166,43 @@ fail:
 static rf_status take_all(rf_step *step, const extents *e)
 {
     rf_status status = RF_OK;
-    int64_t n = step->opts.max_rows, dense = e->may_be_dense ? STEP_MICRO_BATCH : 0;
-    RF_TRY(take_rows(step, step->max_local, e, &step->local));
+    int64_t n = step->opts.max_rows;
+    int64_t n_main = e->is_batch ? n : step->max_local; /* one rank may have all entries */
+    RF_TRY(take_rows(step, step->max_local, n_main, e, &step->local));
     step->global = step->local;
     if (rf_comm_size(step->comm) > 1) {
         step->global = (rf_step_rows){0};
-        RF_TRY(take_rows(step, n, e, &step->global));
+        RF_TRY(take_rows(step, n, n, e, &step->global));
+        TAKE(step->histogram, e->is_batch ? N_BINS : 0);
+    } else {
+        TAKE(step->histogram, e->is_batch ? N_BINS : 0);
     }
-    TAKE(step->y, step->max_local * e->width);
-    TAKE(step->mean, e->width);
-    RF_TRY(take_index(step, n * e->slot, e->latents, &step->index));
-    RF_TRY(take_index(step, n * e->aux_slot, e->latents, &step->aux_index));
-    TAKE(step->gradients, e->weights);
-    TAKE(step->touched, e->latents);
-    TAKE(step->dead, e->latents);
-    TAKE(step->n_active, e->latents);
-    TAKE(step->z, dense * e->latents);
-    TAKE(step->d_z, dense * STEP_DENSE_TILE);
+    TAKE(step->y_hat, step->max_local * e->out);
+    TAKE(step->mean, rf_max_i64(e->in, e->out));
+    TAKE(step->row_shift, step->max_local * e->sites);
+    TAKE(step->row_scale, step->max_local * e->sites);
+    TAKE(step->row_k, 2 * step->max_local);
+    for (int l = 0; l < STEP_N_LISTS; l++) {
+        RF_TRY(take_index(step, n * e->slot[l], e->latents, &step->index[l]));
+    }
+    for (int i = 0; i < 4; i++) {
+        TAKE(step->entries[i], e->has_entries ? n_main * e->slot[STEP_MAIN] : 0);
+    }
+    RF_TRY(take_latents(step, e));
     TAKE(step->scalars, 1);
+fail:
+    return status;
+}
+
+static rf_status check_entries(const extents *e, int64_t max_rows)
+{
+    rf_status status = RF_OK;
+    for (int l = 0; l < STEP_N_LISTS; l++) {
+        RF_REQUIRE(e->slot[l] <= INT32_MAX / max_rows,
+                   "step: a batch of %" PRId64 " tokens with %" PRId64
+                   " entries each is too large: at most 2^31 - 1 entries",
+                   max_rows, e->slot[l]);
+    }
 fail:
     return status;
 }
@@ -126,23 +218,22 @@ rf_status rf_step_create(rf_backend *be, const rf_comm *comm, const rf_coder *co
                "step: %" PRId64 " rows for %" PRId64 " coders, expected at least 1 of each",
                opts->max_rows, n_coders);
     extents e = extents_of(coders, n_coders);
-    RF_REQUIRE(e.slot <= INT32_MAX / opts->max_rows && e.aux_slot <= INT32_MAX / opts->max_rows,
-               "step: a batch of %" PRId64 " tokens with %" PRId64
-               " entries each is too large: at most 2^31 - 1 entries",
-               opts->max_rows, rf_max_i64(e.slot, e.aux_slot));
+    RF_TRY(check_entries(&e, opts->max_rows));
     RF_ALLOC(step, 1);
     step->be = be;
     step->comm = comm;
     step->opts = *opts;
-    step->max_width = e.width;
+    step->max_in = e.in;
+    step->max_out = e.out;
+    step->max_weights = e.weights;
     step->max_latents = e.latents;
     step->max_local =
         rf_min_i64(opts->max_rows,
                    RF_TOKEN_TILE * rf_ceil_div(rf_ceil_div(opts->max_rows, RF_TOKEN_TILE), size));
     RF_TRY(rf_stream_create(be, &step->s));
     RF_TRY_DOING(take_all(step, &e), "work space of the step");
-    RF_ALLOC(step->host_rows, opts->max_rows);
-    RF_ALLOC(step->host_starts, opts->max_rows + 1);
+    RF_ALLOC(step->host_rows, rf_max_i64(opts->max_rows, e.latents));
+    RF_ALLOC(step->host_starts, rf_max_i64(opts->max_rows + 1, N_BINS));
     RF_ALLOC(step->counts, size);
     RF_ALLOC(step->offsets, size);
     *out = step;
@@ -172,14 +263,44 @@ int64_t rf_step_bytes(const rf_step *step)
     return step->n_bytes;
 }
 
-rf_view rf_step_local(const rf_step_job *job, float *rows)
+rf_view rf_step_seen(const rf_step_job *job, bool global)
 {
-    return rf_view_2d(rows, job->n_local, job->width);
+    const rf_step *step = job->step;
+    return global ? rf_view_2d(step->global.seen, job->n_rows, job->width)
+                  : rf_view_2d(step->local.seen, job->n_local, job->width);
 }
 
-rf_view rf_step_global(const rf_step_job *job, float *rows)
+rf_view rf_step_target(const rf_step_job *job, bool global)
 {
-    return rf_view_2d(rows, job->n_rows, job->width);
+    const rf_step_rows *rows = global ? &job->step->global : &job->step->local;
+    return rf_view_2d(rf_coder_subtracts(job->coder) ? rows->seen : rows->target,
+                      global ? job->n_rows : job->n_local, job->out_width);
+}
+
+rf_view rf_step_g(const rf_step_job *job, int list, bool global)
+{
+    const rf_step_rows *rows = global ? &job->step->global : &job->step->local;
+    int64_t n_groups = list == STEP_MAIN ? rf_max_i64(1, job->groups.n) : 1;
+    return rf_view_2d(rows->g[list], global ? job->n_rows : job->n_local,
+                      n_groups * job->out_width);
+}
+
+rf_view rf_step_g_part(const rf_step_job *job, int64_t group, bool global)
+{
+    rf_view v = rf_step_g(job, STEP_MAIN, global);
+    v.data = (float *)v.data + group * job->out_width;
+    v.shape[1] = job->out_width;
+    return v;
+}
+
+rf_view rf_step_local(const rf_step_job *job, float *rows)
+{
+    return rf_view_2d(rows, job->n_local, job->out_width);
+}
+
+rf_view rf_step_by_latent(const rf_step_job *job, float *values)
+{
+    return rf_view_1d(values, job->n_latents);
 }
 
 rf_view rf_step_gradient(const rf_step_job *job, int idx)
@@ -187,10 +308,10 @@ rf_view rf_step_gradient(const rf_step_job *job, int idx)
     float *at = job->step->gradients;
     for (int i = 0; i < idx; i++) {
         rf_view v = rf_coder_view(job->coder, i);
-        at += rf_ceil_div(rf_view_n_elems(&v), 16) * 16;
+        at += v.data == NULL ? 0 : rf_ceil_div(rf_view_n_elems(&v), 16) * 16;
     }
     rf_view v = rf_coder_view(job->coder, idx);
-    v.data = at;
+    v.data = v.data == NULL ? NULL : at;
     return v;
 }
 

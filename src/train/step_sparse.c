@@ -9,88 +9,102 @@ static rf_view row_floats(float *rows, int64_t n)
     return rf_view_1d(rows, n);
 }
 
-/* Main and auxiliary list for the rows of this rank, in one pass over the products. Room depends on
- * this coder alone, never on the others that share the memory. */
-static rf_encode_args encode_args(rf_step_job *job, double *seconds)
-{
-    rf_step *step = job->step;
-    const rf_architecture *a = rf_coder_architecture(job->coder);
-    int64_t slot = a->row_capacity(rf_coder_get_settings(job->coder), job->n_latents);
-    rf_encode_args args = {.x = rf_step_local(job, step->local.x),
-                           .w_enc = rf_coder_view(job->coder, RF_CODER_W_ENC),
-                           .b_enc = rf_coder_view(job->coder, RF_CODER_B_ENC),
-                           .row_valid = step->local.valid,
-                           .n_lists = job->aux_k > 0 ? 2 : 1,
-                           .n_refused = &step->scalars->refused,
-                           .seconds = seconds};
-    step->local.codes.n_rows = step->local.aux_codes.n_rows = job->n_local;
-    step->local.codes.capacity = job->n_local * slot;
-    step->global.codes.capacity = job->n_rows * slot;
-    step->local.aux_codes.capacity = job->n_local * job->aux_k;
-    step->global.aux_codes.capacity = job->n_rows * job->aux_k;
-    args.lists[0] = (rf_select_list){.rule = a->rule,
-                                     .k = rf_coder_k(job->coder),
-                                     .codes = &step->local.codes,
-                                     .overflow = &step->scalars->overflow};
-    args.lists[1] = (rf_select_list){.rule = RF_SELECT_TOPK,
-                                     .k = job->aux_k,
-                                     .eligible = step->dead,
-                                     .codes = &step->local.aux_codes};
-    return args;
-}
+/* ---- reconstructions and their residuals -------------------------------------------------------
+ */
 
-static rf_status encode_local(rf_step_job *job, int64_t counts[2])
+/* out = decode of a list without bias, and what the skip adds. */
+static rf_status decode(rf_step_job *job, const rf_codes *codes, const float *value, rf_view out,
+                        bool has_groups)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    double seconds[2] = {0.0, 0.0};
-    rf_encode_args args = encode_args(job, step->opts.part_seconds == NULL ? NULL : seconds);
-    RF_TRY(rf_encode(step->s, &args));
-    RF_TRY(rf_copy_out(step->s, &counts[0], &step->scalars->overflow, sizeof counts[0]));
-    RF_TRY(rf_copy_out(step->s, &counts[1], &step->scalars->refused, sizeof counts[1]));
-    RF_TRY(rf_stream_synchronise(step->s));
-    rf_step_lap(step, RF_PART_SELECT);
-    if (step->opts.part_seconds != NULL) { /* of the whole encode, what products took */
-        step->opts.part_seconds[RF_PART_SELECT] -= seconds[0];
-        step->opts.part_seconds[RF_PART_PRODUCT] += seconds[0];
+    rf_decode_args args = {.codes = codes,
+                           .value = value,
+                           .w_dec = rf_coder_view(job->coder, RF_CODER_W_DEC),
+                           .out = out};
+    if (has_groups) {
+        args.groups = job->groups;
+    }
+    RF_TRY(rf_decode(step->s, &args));
+    if (rf_coder_has(job->coder, RF_CODER_W_SKIP)) {
+        for (int64_t q = 0; q < rf_max_i64(1, args.groups.n); q++) {
+            rf_view part = out;
+            part.data = (float *)out.data + q * job->out_width;
+            part.shape[1] = job->out_width;
+            RF_TRY(rf_matmul(step->s,
+                             &(rf_matmul_args){.a = rf_step_seen(job, false),
+                                               .b = rf_coder_view(job->coder, RF_CODER_W_SKIP),
+                                               .c = part,
+                                               .trans_b = RF_TRANS,
+                                               .alpha = 1.0f,
+                                               .beta = 1.0f}));
+        }
     }
 fail:
     return status;
 }
 
-rf_status rf_step_encode(rf_step_job *job)
+/* g = scale (y_hat - y) in place of y_hat, and |y_hat - y|^2 of each row. */
+static rf_status residual(rf_step_job *job, rf_view y_hat, rf_view g, float *row_loss, float scale)
 {
-    rf_status status = RF_OK;
-    const rf_comm *comm = job->step->comm;
-    int64_t counts[2] = {0, 0}; /* overflow, refused */
-    RF_TRY(rf_comm_agree(comm, encode_local(job, counts)));
-    RF_TRY(rf_comm_sum_i64(comm, counts, 2));
-    job->metrics->skipped = counts[1] > 0;
-    job->is_dense = counts[0] > 0;
-fail:
-    return status;
+    rf_step *step = job->step;
+    return rf_residual(step->s, &(rf_residual_args){.x = rf_step_target(job, false),
+                                                    .x_hat = y_hat,
+                                                    .g = g,
+                                                    .row_loss = row_floats(row_loss, job->n_local),
+                                                    .row_valid = step->local.valid,
+                                                    .scale = scale});
 }
 
-/* y = decode, g = 2 / (n V) (x_hat - x), row losses. */
-static rf_status decode_local(rf_step_job *job)
+static rf_status main_residual(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
     rf_step_rows *mine = &step->local;
-    rf_view y = rf_step_local(job, step->y);
-    RF_TRY(rf_decode(step->s, &(rf_decode_args){.codes = &mine->codes,
-                                                .w_dec = rf_coder_view(job->coder, RF_CODER_W_DEC),
-                                                .out = y}));
-    RF_TRY(
-        rf_residual(step->s, &(rf_residual_args){.x = rf_step_local(job, mine->x),
-                                                 .x_hat = y,
-                                                 .g = rf_step_local(job, mine->g),
-                                                 .row_loss = row_floats(mine->loss, job->n_local),
-                                                 .row_valid = mine->valid,
-                                                 .scale = job->g_scale}));
-    rf_step_lap(step, RF_PART_DECODE);
+    rf_view g = rf_step_g(job, STEP_MAIN, false);
+    RF_TRY(decode(job, &mine->codes[STEP_MAIN], NULL, g, true));
+    if (job->groups.n == 0) {
+        RF_TRY(residual(job, g, g, mine->loss, job->g_scale));
+        goto fail;
+    }
+    rf_prefix_residual_args args = {.x = rf_step_target(job, false),
+                                    .x_hat = g,
+                                    .row_loss = row_floats(mine->extra, job->n_local),
+                                    .row_last = row_floats(mine->loss, job->n_local),
+                                    .row_valid = mine->valid,
+                                    .n_groups = job->groups.n,
+                                    .scale = job->g_scale};
+    for (int q = 0; q < job->groups.n; q++) {
+        args.weight[q] = 1.0f / (float)job->groups.n;
+    }
+    RF_TRY(rf_prefix_residual(step->s, &args));
 fail:
     return status;
+}
+
+/* Residuals of every reconstruction. That of a gated coder's relu(pi) has a frozen decoder: it
+ * reaches d_value only, and stays on this rank. */
+static rf_status residuals_local(rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    rf_step_rows *mine = &job->step->local;
+    rf_view g = rf_step_g(job, STEP_SECOND, false);
+    RF_TRY(main_residual(job));
+    if (job->second_k > 0) {
+        RF_TRY(decode(job, &mine->codes[STEP_SECOND], NULL, g, false));
+        RF_TRY(residual(job, g, g, mine->extra, (float)job->second_weight * job->g_scale));
+    } else if (job->act.act == RF_CODER_GATED) {
+        RF_TRY(decode(job, &mine->codes[STEP_MAIN], job->step->entries[0], g, false));
+        RF_TRY(residual(job, g, g, mine->extra, job->g_scale));
+    }
+    rf_step_lap(job->step, RF_PART_DECODE);
+fail:
+    return status;
+}
+
+static bool has_extra(const rf_step_job *job)
+{
+    return job->second_k > 0 || job->groups.n > 0 || job->act.act == RF_CODER_GATED;
 }
 
 /* Rows that whole-batch sums are made of. */
@@ -98,26 +112,36 @@ static rf_status exchange_rows(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step_rows *l = &job->step->local, *g = &job->step->global;
-    size_t row = sizeof(float) * (size_t)job->width;
-    RF_TRY(rf_exchange_rows(job, l->x, g->x, row));
-    RF_TRY(rf_exchange_rows(job, l->g, g->g, row));
+    const size_t in = sizeof(float) * (size_t)job->width;
+    const size_t out = sizeof(float) * (size_t)job->out_width;
+    RF_TRY(rf_exchange_rows(job, l->seen, g->seen, in));
+    if (!rf_coder_subtracts(job->coder)) {
+        RF_TRY(rf_exchange_rows(job, l->target, g->target, out));
+    }
+    RF_TRY(rf_exchange_rows(job, l->g[STEP_MAIN], g->g[STEP_MAIN],
+                            out * (size_t)rf_max_i64(1, job->groups.n)));
+    if (job->second_k > 0) {
+        RF_TRY(rf_exchange_rows(job, l->g[STEP_SECOND], g->g[STEP_SECOND], out));
+    }
     RF_TRY(rf_exchange_rows(job, l->valid, g->valid, 1));
     RF_TRY(rf_exchange_rows(job, l->loss, g->loss, sizeof(float)));
+    if (has_extra(job)) {
+        RF_TRY(rf_exchange_rows(job, l->extra, g->extra, sizeof(float)));
+    }
     rf_step_lap(job->step, RF_PART_EXCHANGE);
 fail:
     return status;
 }
 
-/* Sum over the batch of |row - mean row|^2, rows that are not valid left out (they are 0). */
-static rf_status spread_of(rf_step_job *job, float *rows, double *out)
+rf_status rf_step_spread(rf_step_job *job, const rf_view *rows, double *out)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    rf_view x = rf_step_global(job, rows), mean = rf_view_1d(step->mean, job->width);
-    RF_TRY(rf_row_sum(
-        step->s, &(rf_row_sum_args){.x = x, .out = mean, .alpha = (float)(1.0 / job->n_valid)}));
+    rf_view mean = rf_view_1d(step->mean, rows->shape[1]);
+    RF_TRY(rf_row_sum(step->s, &(rf_row_sum_args){
+                                   .x = *rows, .out = mean, .alpha = (float)(1.0 / job->n_valid)}));
     RF_TRY(rf_residual(step->s,
-                       &(rf_residual_args){.x = x,
+                       &(rf_residual_args){.x = *rows,
                                            .x_hat = rf_step_as_rows(mean),
                                            .row_loss = row_floats(step->global.spread, job->n_rows),
                                            .row_valid = step->global.valid}));
@@ -129,139 +153,100 @@ fail:
 static rf_status measure_loss(rf_step_job *job)
 {
     rf_status status = RF_OK;
-    double error, spread;
-    RF_TRY(rf_step_sum(job->step, job->step->global.loss, job->n_rows, &error));
-    RF_TRY(spread_of(job, job->step->global.x, &spread));
-    job->metrics->mse = error / (job->n_valid * job->variance);
+    rf_step *step = job->step;
+    rf_view target = rf_step_target(job, true);
+    double error, spread, extra = 0.0, n_v = job->n_valid * job->variance;
+    RF_TRY(rf_step_sum(step, step->global.loss, job->n_rows, &error));
+    RF_TRY(rf_step_spread(job, &target, &spread));
+    if (has_extra(job)) {
+        RF_TRY(rf_step_sum(step, step->global.extra, job->n_rows, &extra));
+        extra = job->groups.n > 0   ? extra - error
+                : job->second_k > 0 ? job->second_weight * extra
+                                    : extra;
+    }
+    job->metrics->mse = error / n_v;
+    job->metrics->extra = extra / n_v;
     job->metrics->explained_variance = 1.0 - error / spread;
-    job->metrics->skipped = !isfinite(job->metrics->mse);
-    rf_step_lap(job->step, RF_PART_DECODE);
+    job->metrics->skipped = !isfinite(job->metrics->mse) || !isfinite(job->metrics->extra);
+    rf_step_lap(step, RF_PART_DECODE);
 fail:
     return status;
 }
+
+/* ---- back to values ----------------------------------------------------------------------------
+ */
 
 static rf_status d_value_local(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    RF_TRY(
-        rf_d_value(step->s, &(rf_d_value_args){.codes = &step->local.codes,
-                                               .w_dec = rf_coder_view(job->coder, RF_CODER_W_DEC),
-                                               .g = rf_step_local(job, step->local.g),
-                                               .penalty = (float)(job->l1 / job->n_valid)}));
+    rf_codes *codes = step->local.codes;
+    rf_view w_dec = rf_coder_view(job->coder, RF_CODER_W_DEC), g = rf_step_g(job, STEP_MAIN, false);
+    rf_view second = rf_step_g(job, STEP_SECOND, false);
+    RF_TRY(rf_d_value(
+        step->s, &(rf_d_value_args){
+                     .codes = &codes[STEP_MAIN], .w_dec = w_dec, .g = g, .groups = job->groups}));
+    if (job->second_k > 0) {
+        RF_TRY(rf_d_value(step->s, &(rf_d_value_args){
+                                       .codes = &codes[STEP_SECOND], .w_dec = w_dec, .g = second}));
+    } else if (job->act.act == RF_CODER_GATED) {
+        RF_TRY(rf_d_value(step->s, &(rf_d_value_args){.codes = &codes[STEP_MAIN],
+                                                      .out = step->entries[1],
+                                                      .w_dec = w_dec,
+                                                      .g = second}));
+    } else if (job->act.act == RF_CODER_JUMP) {
+        RF_TRY(rf_d_value(
+            step->s, &(rf_d_value_args){.codes = &codes[STEP_WINDOW], .w_dec = w_dec, .g = g}));
+    }
     rf_step_lap(step, RF_PART_D_VALUE);
 fail:
     return status;
 }
 
-/* e = x - x_hat (constant here), e_hat = decode of dead latents without bias: target and
- * reconstruction both lack it. `scale` = 2 alpha / (n V_e). */
-static rf_status aux_local(rf_step_job *job, float scale)
+/* ---- by latent ---------------------------------------------------------------------------------
+ */
+
+static rf_status index_lists(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    rf_step_rows *mine = &step->local;
-    rf_view y = rf_step_local(job, step->y), g = rf_step_local(job, mine->g_aux);
-    rf_view w_dec = rf_coder_view(job->coder, RF_CODER_W_DEC);
-    RF_TRY(rf_residual(step->s, &(rf_residual_args){.x = y,
-                                                    .x_hat = rf_step_local(job, mine->x),
-                                                    .g = y,
-                                                    .row_valid = mine->valid,
-                                                    .scale = 1.0f}));
-    RF_TRY(
-        rf_decode(step->s, &(rf_decode_args){.codes = &mine->aux_codes, .w_dec = w_dec, .out = g}));
-    RF_TRY(rf_residual(step->s, &(rf_residual_args){.x = y,
-                                                    .x_hat = g,
-                                                    .g = g,
-                                                    .row_loss = row_floats(mine->aux, job->n_local),
-                                                    .row_valid = mine->valid,
-                                                    .scale = scale}));
-    RF_TRY(
-        rf_d_value(step->s, &(rf_d_value_args){.codes = &mine->aux_codes, .w_dec = w_dec, .g = g}));
-    rf_step_lap(step, RF_PART_AUX);
-fail:
-    return status;
-}
-
-/* V_e and the scale of the auxiliary gradient, 2 alpha / (n V_e). */
-static rf_status aux_scale(rf_step_job *job, double *v_e, float *scale)
-{
-    rf_status status = RF_OK;
-    double alpha = rf_coder_get_settings(job->coder)->aux_alpha, spread;
-    /* the rows of g are those of e times -g_scale */
-    RF_TRY(spread_of(job, job->step->global.g, &spread));
-    *v_e = spread / (job->n_valid * (double)job->g_scale * (double)job->g_scale);
-    *scale = (float)(2.0 * alpha / (job->n_valid * *v_e));
-    rf_step_lap(job->step, RF_PART_AUX);
-fail:
-    return status;
-}
-
-/* The auxiliary term; where it is not finite it counts as 0 and job->aux_k becomes 0. */
-static rf_status aux_term(rf_step_job *job)
-{
-    rf_status status = RF_OK;
-    rf_step *step = job->step;
-    rf_step_rows *l = &step->local, *g = &step->global;
-    double v_e = 0.0, error = 0.0, loss;
-    float scale = 0.0f;
-    RF_TRY(rf_comm_agree(step->comm, aux_scale(job, &v_e, &scale)));
-    if (!isfinite(scale)) {
-        job->aux_k = 0;
-        goto fail;
+    const bool used[STEP_N_LISTS] = {true, job->second_k > 0, job->aux_k > 0,
+                                     job->settings->ste_to_input || job->act.act == RF_CODER_GATED};
+    for (int l = 0; l < STEP_N_LISTS; l++) {
+        if (used[l]) {
+            step->index[l].n_latents = job->n_latents;
+            RF_TRY(rf_index_by_latent(step->s, &step->global.codes[l], &step->index[l]));
+        }
     }
-    RF_TRY(rf_comm_agree(step->comm, aux_local(job, scale)));
-    RF_TRY(rf_exchange_rows(job, l->aux, g->aux, sizeof(float)));
-    RF_TRY(rf_comm_agree(step->comm, rf_step_sum(step, g->aux, job->n_rows, &error)));
-    loss = rf_coder_get_settings(job->coder)->aux_alpha * error / (job->n_valid * v_e);
-    if (!isfinite(loss)) {
-        job->aux_k = 0;
-        goto fail;
-    }
-    job->metrics->aux = loss;
-    RF_TRY(rf_exchange_rows(job, l->g_aux, g->g_aux, sizeof(float) * (size_t)job->width));
-    RF_TRY(rf_exchange_codes(job, &l->aux_codes, &g->aux_codes));
-    rf_step_lap(step, RF_PART_EXCHANGE);
+    job->fired = &step->index[job->act.act == RF_CODER_GATED ? STEP_WINDOW : STEP_MAIN];
+    rf_step_lap(step, RF_PART_INDEX);
 fail:
     return status;
 }
 
-static rf_status measure_codes(rf_step_job *job)
+static void add_list(rf_step_job *job, int list, rf_by_latent_args *args)
 {
-    rf_status status = RF_OK;
-    rf_step *step = job->step;
-    int64_t n_entries;
-    double sum;
-    RF_TRY(rf_codes_count(step->s, &step->global.codes, &n_entries));
-    job->metrics->l0 = (double)n_entries / job->n_valid;
-    if (job->l1 > 0.0) {
-        rf_view l1 = row_floats(step->global.l1, job->n_rows);
-        RF_TRY(rf_codes_row_sum(step->s, &step->global.codes, &l1));
-        RF_TRY(rf_step_sum(step, step->global.l1, job->n_rows, &sum));
-        job->metrics->l1 = job->l1 * sum / job->n_valid;
+    const int l = args->n_lists++;
+    args->codes[l] = &job->step->global.codes[list];
+    args->index[l] = &job->step->index[list];
+    if (list != STEP_WINDOW) {
+        args->g[l] = rf_step_g(job, list, true);
     }
-    rf_step_lap(step, RF_PART_OTHER);
-fail:
-    return status;
+    if (list == STEP_MAIN) {
+        args->groups[l] = job->groups;
+    }
 }
 
-/* d_b_dec = sum of g over tokens - sum over latents of d_b_enc * W_enc: x - b_dec goes into the
- * encoder. */
-static rf_status b_dec_gradient(rf_step_job *job)
+/* Where the sums of d_pre by latent go: a gated coder's b_enc has a gradient of its own. */
+rf_view rf_step_d_pre_sums(const rf_step_job *job)
 {
-    rf_status status = RF_OK;
-    rf_step *step = job->step;
-    rf_view d_b_dec = rf_step_gradient(job, RF_CODER_B_DEC);
-    RF_TRY(rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_step_global(job, step->global.g),
-                                                  .out = d_b_dec,
-                                                  .alpha = 1.0f}));
-    RF_TRY(rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_coder_view(job->coder, RF_CODER_W_ENC),
-                                                  .weight = rf_step_gradient(job, RF_CODER_B_ENC),
-                                                  .out = d_b_dec,
-                                                  .alpha = -1.0f,
-                                                  .beta = 1.0f}));
-fail:
-    return status;
+    return job->act.act == RF_CODER_GATED ? rf_step_by_latent(job, job->step->by_latent)
+                                          : rf_step_gradient(job, RF_CODER_B_ENC);
+}
+
+static rf_status zero(rf_step_job *job, const rf_view *v)
+{
+    return rf_fill_bytes(job->step->s, v->data, 0, sizeof(float) * (size_t)rf_view_n_elems(v));
 }
 
 /* What every rank does alike with the whole batch. */
@@ -269,32 +254,171 @@ static rf_status by_latent(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    rf_step_rows *all = &step->global;
-    rf_view d_b_dec = rf_step_as_rows(rf_step_gradient(job, RF_CODER_B_DEC));
-
-    RF_TRY(measure_codes(job));
-    step->index.n_latents = step->aux_index.n_latents = job->n_latents;
-    RF_TRY(rf_index_by_latent(step->s, &all->codes, &step->index));
-    if (job->aux_k > 0) {
-        RF_TRY(rf_index_by_latent(step->s, &all->aux_codes, &step->aux_index));
-    }
-    rf_step_lap(step, RF_PART_INDEX);
-    rf_by_latent_args args = {.n_lists = job->aux_k > 0 ? 2 : 1,
-                              .codes = {&all->codes, &all->aux_codes},
-                              .index = {&step->index, &step->aux_index},
-                              .g = {rf_step_global(job, all->g), rf_step_global(job, all->g_aux)},
-                              .x = rf_step_global(job, all->x),
+    RF_TRY(index_lists(job));
+    rf_by_latent_args args = {.x = rf_step_seen(job, true),
                               .d_w_enc = rf_step_gradient(job, RF_CODER_W_ENC),
-                              .d_b_enc = rf_step_gradient(job, RF_CODER_B_ENC),
+                              .d_b_enc = rf_step_d_pre_sums(job),
                               .d_w_dec = rf_step_gradient(job, RF_CODER_W_DEC),
+                              .accumulate = job->fills_rows,
                               .touched = step->touched,
                               .squares = &step->scalars->squares};
+    if (job->fills_rows) {
+        RF_TRY(zero(job, &args.d_w_enc));
+        RF_TRY(zero(job, &args.d_b_enc));
+        RF_TRY(zero(job, &args.d_w_dec));
+    }
+    add_list(job, STEP_MAIN, &args);
+    if (job->second_k > 0) {
+        add_list(job, STEP_SECOND, &args);
+    }
+    if (job->aux_k > 0) {
+        add_list(job, STEP_AUX, &args);
+    }
+    if (job->act.act == RF_CODER_JUMP && job->settings->ste_to_input) {
+        add_list(job, STEP_WINDOW, &args);
+    }
     RF_TRY(rf_accumulate_by_latent(step->s, &args));
-    job->touched = step->touched;
-    RF_TRY(b_dec_gradient(job));
+    if (job->aux_k > 0 && job->act.act == RF_CODER_GATED) { /* dead gates */
+        rf_view d_b_enc = rf_step_gradient(job, RF_CODER_B_ENC);
+        RF_TRY(rf_sum_by_latent(step->s, &step->index[STEP_AUX],
+                                step->global.codes[STEP_AUX].d_value, &d_b_enc, 1.0f));
+    }
+    job->touched = job->fills_rows ? NULL : step->touched;
     rf_step_lap(step, RF_PART_BY_LATENT);
-    RF_TRY(rf_sum_squares(step->s, &d_b_dec, &step->scalars->squares, 1.0));
+fail:
+    return status;
+}
+
+/* ---- parameters that are not by latent ---------------------------------------------------------
+ */
+
+/* d_b_dec = sum of g over tokens and reconstructions, less, where the encoder sees x - b_dec, the
+ * sum over latents of d_pre * W_enc. */
+static rf_status b_dec_gradient(rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    rf_step *step = job->step;
+    rf_view d_b_dec = rf_step_gradient(job, RF_CODER_B_DEC);
+    RF_TRY(rf_row_sum(
+        step->s,
+        &(rf_row_sum_args){.x = rf_step_g_part(job, 0, true), .out = d_b_dec, .alpha = 1.0f}));
+    if (job->second_k > 0) {
+        RF_TRY(rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_step_g(job, STEP_SECOND, true),
+                                                      .out = d_b_dec,
+                                                      .alpha = 1.0f,
+                                                      .beta = 1.0f}));
+    }
+    if (rf_coder_subtracts(job->coder)) {
+        RF_TRY(
+            rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_coder_view(job->coder, RF_CODER_W_ENC),
+                                                   .weight = rf_step_d_pre_sums(job),
+                                                   .out = d_b_dec,
+                                                   .alpha = -1.0f,
+                                                   .beta = 1.0f}));
+    }
+fail:
+    return status;
+}
+
+static rf_status skip_gradient(rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    rf_step *step = job->step;
+    rf_view d_skip = rf_step_gradient(job, RF_CODER_W_SKIP);
+    rf_matmul_args args = {.a = rf_step_g_part(job, 0, true),
+                           .b = rf_step_seen(job, true),
+                           .c = d_skip,
+                           .trans_a = RF_TRANS,
+                           .alpha = 1.0f};
+    RF_TRY(rf_matmul(step->s, &args));
+    if (job->second_k > 0) {
+        args.a = rf_step_g(job, STEP_SECOND, true);
+        args.beta = 1.0f;
+        RF_TRY(rf_matmul(step->s, &args));
+    }
+fail:
+    return status;
+}
+
+rf_status rf_step_squares(rf_step_job *job, double beta)
+{
+    rf_status status = RF_OK;
+    rf_step *step = job->step;
+    double *squares = &step->scalars->squares;
+    const bool is_gated = job->act.act == RF_CODER_GATED, takes_all = beta == 0.0;
+    for (int i = 0; i < RF_CODER_N_PARAMETERS; i++) {
+        rf_view g = rf_step_as_rows(rf_step_gradient(job, i));
+        const bool is_added =
+            i == RF_CODER_W_ENC || i == RF_CODER_W_DEC || (i == RF_CODER_B_ENC && !is_gated);
+        if (g.data == NULL || i >= RF_CODER_ARCHETYPES ||
+            (is_added && !takes_all)) { /* archetypes: step_update.c */
+            continue;
+        }
+        RF_TRY(rf_sum_squares(step->s, &g, squares, beta));
+        beta = 1.0;
+    }
     rf_step_lap(step, RF_PART_CLIP);
+fail:
+    return status;
+}
+
+/* by_latent counted the sums of d_pre as if they were a gradient. */
+static rf_status take_off_d_pre(rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    rf_step *step = job->step;
+    rf_view sums = rf_step_as_rows(rf_step_d_pre_sums(job));
+    double all, mine;
+    RF_TRY(rf_copy_out(step->s, &all, &step->scalars->squares, sizeof all));
+    RF_TRY(rf_sum_squares(step->s, &sums, &step->scalars->squares, 0.0));
+    RF_TRY(rf_copy_out(step->s, &mine, &step->scalars->squares, sizeof mine));
+    RF_TRY(rf_stream_synchronise(step->s));
+    all = fmax(0.0, all - mine);
+    RF_TRY(rf_copy_in(step->s, &step->scalars->squares, &all, sizeof all));
+    RF_TRY(rf_stream_synchronise(step->s)); /* `all` goes */
+fail:
+    return status;
+}
+
+static rf_status finish_gradients(rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    RF_TRY(b_dec_gradient(job));
+    if (rf_coder_has(job->coder, RF_CODER_W_SKIP)) {
+        RF_TRY(skip_gradient(job));
+    }
+    rf_step_lap(job->step, RF_PART_BY_LATENT);
+    if (!job->fills_rows && job->act.act == RF_CODER_GATED) {
+        RF_TRY(take_off_d_pre(job));
+    }
+    RF_TRY(rf_step_squares(job, job->fills_rows ? 0.0 : 1.0));
+fail:
+    return status;
+}
+
+/* ---- together ----------------------------------------------------------------------------------
+ */
+
+/* From g to codes with d_pre on every rank. */
+static rf_status back_to_codes(rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    const rf_comm *comm = job->step->comm;
+    rf_codes *l = job->step->local.codes, *g = job->step->global.codes;
+    RF_TRY(rf_comm_agree(comm, d_value_local(job)));
+    RF_TRY(rf_step_sparsity(job));
+    RF_TRY(rf_step_act_gradients(job));
+    if (job->aux_k > 0) {
+        RF_TRY(rf_step_aux(job));
+    }
+    RF_TRY(rf_exchange_codes(job, &l[STEP_MAIN], &g[STEP_MAIN]));
+    if (job->second_k > 0) {
+        RF_TRY(rf_exchange_codes(job, &l[STEP_SECOND], &g[STEP_SECOND]));
+    }
+    if (job->settings->ste_to_input || job->act.act == RF_CODER_GATED) {
+        RF_TRY(rf_exchange_codes(job, &l[STEP_WINDOW], &g[STEP_WINDOW]));
+    }
+    rf_step_lap(job->step, RF_PART_EXCHANGE);
 fail:
     return status;
 }
@@ -303,19 +427,25 @@ rf_status rf_step_sparse(rf_step_job *job)
 {
     rf_status status = RF_OK;
     const rf_comm *comm = job->step->comm;
-    RF_TRY(rf_comm_agree(comm, decode_local(job)));
+    RF_TRY(rf_step_values(job));
+    RF_TRY(rf_comm_agree(comm, residuals_local(job)));
     RF_TRY(exchange_rows(job));
     RF_TRY(rf_comm_agree(comm, measure_loss(job)));
     if (job->metrics->skipped) {
         goto fail;
     }
-    RF_TRY(rf_comm_agree(comm, d_value_local(job)));
-    if (job->aux_k > 0) {
-        RF_TRY(aux_term(job));
-    }
-    RF_TRY(rf_exchange_codes(job, &job->step->local.codes, &job->step->global.codes));
-    rf_step_lap(job->step, RF_PART_EXCHANGE);
+    RF_TRY(back_to_codes(job));
     RF_TRY(rf_comm_agree(comm, by_latent(job)));
+    if (job->settings->penalty_by_norm) {
+        RF_TRY(rf_step_norm_gradient(job, job->step->by_latent2));
+    }
+    if (job->settings->ghost != RF_GHOST_NONE) {
+        RF_TRY(rf_step_ghost(job));
+    }
+    if (job->settings->pre_activation > 0.0) {
+        RF_TRY(rf_step_pre_activation(job));
+    }
+    RF_TRY(rf_comm_agree(comm, finish_gradients(job)));
 fail:
     return status;
 }

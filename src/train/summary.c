@@ -33,7 +33,8 @@ static rf_status append_settings(rf_str *out, const rf_settings_table *table, co
         const rf_setting *row = &table->rows[i];
         if (is_column(table, row->key)) {
             value.len = 0;
-            if (row->type == RF_SETTING_TEXT) { /* as it is, not as YAML quotes it */
+            if (row->type == RF_SETTING_TEXT || row->type == RF_SETTING_NAMES) {
+                /* as it is, not as YAML quotes it */
                 RF_TRY(rf_str_append(&value, "%s", (const char *)settings + row->offset));
             } else {
                 RF_TRY(rf_settings_format(row, settings, &value));
@@ -66,9 +67,9 @@ static rf_status append_header(rf_str *out)
     double value = 0;
     RF_TRY(append_keys(out, &rf_coder_settings_table));
     RF_TRY(append_keys(out, &rf_train_settings_table));
-    RF_TRY(rf_str_append(out, "n_batches,failed,selected,last_step"));
+    RF_TRY(rf_str_append(out, "n_batches,failed,stopped,selected,last_step"));
     for (int i = 0; rf_metrics_figure(&empty, i, &value) != NULL; i++) {
-        /* `lr` and `l1` are settings too: these are of the last whole batch, as a ragged one at
+        /* `lr`, `k` and `p` are settings too: these are of the last whole batch, as a ragged one at
          * the end is too small to judge by. */
         RF_TRY(rf_str_append(out, ",last_%s", rf_metrics_figure(&empty, i, &value)));
     }
@@ -84,8 +85,8 @@ static rf_status append_row(rf_str *out, const rf_summary_row *row, bool selecte
     const bool stepped = row->last->coder[0] != '\0';
     RF_TRY(append_settings(out, &rf_coder_settings_table, &row->spec->coder));
     RF_TRY(append_settings(out, &rf_train_settings_table, &row->spec->train));
-    RF_TRY(rf_str_append(out, "%" PRId64 ",%d,%d,%" PRId64, row->n_batches, row->failed, selected,
-                         row->last->step));
+    RF_TRY(rf_str_append(out, "%" PRId64 ",%d,%s,%d,%" PRId64, row->n_batches, row->failed,
+                         rf_stop_name((rf_stop)row->stop), selected, row->last->step));
     for (int i = 0; rf_metrics_figure(row->last, i, &value) != NULL; i++) {
         RF_TRY(rf_str_append(out, ","));
         if (stepped && isfinite(value)) {
@@ -114,7 +115,25 @@ fail:
 /* ---- coder.safetensors -------------------------------------------------------------------------
  */
 
-enum { N_METADATA = 16 };
+rf_status rf_summary_processing(rf_vit *const *vits, int n_vits, char out[RF_PROCESSING_LEN])
+{
+    rf_status status = RF_OK;
+    rf_str all = {0};
+    bool differs = false;
+    char first[128] = "none", name[128];
+
+    for (int i = 0; i < n_vits; i++) {
+        rf_vit_processing_name(rf_vit_processing(vits[i]), i == 0 ? first : name);
+        differs = differs || (i > 0 && strcmp(first, name) != 0);
+        RF_TRY(rf_str_append(&all, "%s%s", i == 0 ? "" : ", ", i == 0 ? first : name));
+    }
+    RF_TRY(rf_format(out, RF_PROCESSING_LEN, "%s", differs ? all.data : first));
+fail:
+    rf_str_fini(&all);
+    return status;
+}
+
+enum { N_METADATA = 24 };
 
 /* Pairs of key and value; values are owned. */
 typedef struct metadata {
@@ -129,32 +148,70 @@ static rf_str *add(metadata *m, const char *key)
     return &m->values[m->n++];
 }
 
-static rf_status fill_metadata(metadata *m, const rf_coder *coder, const rf_coder_state *state,
-                               const rf_coder_spec *spec, const rf_vit *model,
-                               uint64_t picture_hash)
+/* The models it was trained on: "tiny-vit", or "base:tiny-vit, tuned:tiny-vit". */
+static rf_status fill_origin(metadata *m, const rf_coder_origin *origin)
 {
     rf_status status = RF_OK;
-    rf_str *settings = NULL;
-    char processing[128];
+    char processing[RF_PROCESSING_LEN];
+    rf_str *models = add(m, "model");
+    RF_TRY(rf_str_append(models, "%s", "")); /* a text, even of none */
+    for (int i = 0; i < origin->n_vits; i++) {
+        const char *name = origin->models[i].name;
+        RF_TRY(rf_str_append(models, "%s%s%s%s", i == 0 ? "" : ", ", name,
+                             name[0] != '\0' ? ":" : "", rf_vit_get_config(origin->vits[i])->name));
+    }
+    RF_TRY(rf_str_append(add(m, "model_hash"), "%016" PRIx64, origin->model_hash));
+    RF_TRY(rf_summary_processing(origin->vits, origin->n_vits, processing));
+    RF_TRY(rf_str_append(add(m, "weight_processing"), "%s", processing));
+    RF_TRY(rf_str_append(add(m, "picture_hash"), "%016" PRIx64, origin->picture_hash));
+fail:
+    return status;
+}
+
+/* "64, 96": columns of a wide row, site by site. */
+static rf_status append_widths(rf_str *out, const int64_t *widths, int n)
+{
+    rf_status status = RF_OK;
+    for (int i = 0; i < n; i++) {
+        RF_TRY(rf_str_append(out, "%s%" PRId64, i == 0 ? "" : ", ", widths[i]));
+    }
+fail:
+    return status;
+}
+
+static rf_status fill_sites(metadata *m, const rf_coder *coder, const rf_coder_settings *settings)
+{
+    rf_status status = RF_OK;
+    const rf_coder_shape *shape = rf_coder_get_shape(coder);
+    RF_TRY(rf_str_append(add(m, "input"), "%s", settings->input));
+    RF_TRY(append_widths(add(m, "input_widths"), shape->in, shape->n_in));
+    if (shape->n_out > 0) {
+        RF_TRY(rf_str_append(add(m, "target"), "%s", settings->target));
+        RF_TRY(append_widths(add(m, "target_widths"), shape->out, shape->n_out));
+    }
+    RF_TRY(rf_str_append(add(m, "tokens"), "%s",
+                         rf_token_class_names[rf_coder_token_class(settings)]));
+    RF_TRY(rf_str_append(add(m, "subtracts_b_dec"), rf_coder_subtracts(coder) ? "true" : "false"));
+fail:
+    return status;
+}
+
+static rf_status fill_metadata(metadata *m, const rf_coder *coder, const rf_coder_state *state,
+                               const rf_coder_spec *spec, const rf_coder_origin *origin)
+{
+    rf_status status = RF_OK;
     RF_TRY(rf_str_append(add(m, "format"), "refract coder"));
-    RF_TRY(rf_str_append(add(m, "format_version"), "1"));
+    RF_TRY(rf_str_append(add(m, "format_version"), "2"));
     RF_TRY(rf_str_append(add(m, "refract"), "%s", RF_VERSION));
     RF_TRY(rf_str_append(add(m, "name"), "%s", spec->coder.name));
     RF_TRY(rf_str_append(add(m, "architecture"), "%s", rf_coder_architecture(coder)->name));
     RF_TRY(rf_str_append(add(m, "k"), "%" PRId64, rf_coder_k(coder)));
-    RF_TRY(rf_str_append(add(m, "input"), "%s", spec->coder.input));
-    RF_TRY(rf_str_append(add(m, "tokens"), "%s",
-                         rf_token_class_names[rf_coder_token_class(&spec->coder)]));
-    RF_TRY(rf_str_append(add(m, "model"), "%s", rf_vit_get_config(model)->name));
-    RF_TRY(rf_str_append(add(m, "model_hash"), "%016" PRIx64, rf_vit_hash(model)));
-    RF_TRY(rf_str_append(add(m, "weight_processing"), "%s",
-                         rf_vit_processing_name(rf_vit_processing(model), processing)));
-    RF_TRY(rf_str_append(add(m, "picture_hash"), "%016" PRIx64, picture_hash));
-    RF_TRY(rf_str_append(add(m, "variance"), "%.9g", (double)state->variance));
+    RF_TRY(fill_sites(m, coder, &spec->coder));
+    RF_TRY(fill_origin(m, origin));
+    RF_TRY(rf_str_append(add(m, "variance"), "%.9g", (double)state->scalars[RF_SCALAR_VARIANCE]));
     RF_TRY(rf_str_append(add(m, "steps"), "%" PRId64, state->counters[RF_COUNTER_STEPS]));
     RF_TRY(rf_str_append(add(m, "trained_tokens"), "%" PRId64, state->counters[RF_COUNTER_TOKENS]));
-    settings = add(m, "settings");
-    RF_TRY(rf_settings_write_yaml(&rf_coder_settings_table, &spec->coder, 0, settings));
+    RF_TRY(rf_settings_write_yaml(&rf_coder_settings_table, &spec->coder, 0, add(m, "settings")));
     for (int64_t i = 0; i < m->n; i++) {
         m->pairs[2 * i + 1] = m->values[i].data;
     }
@@ -162,45 +219,93 @@ fail:
     return status;
 }
 
-static rf_status copy_parameters(rf_stream *s, const rf_coder *coder, rf_named_tensor *tensors,
-                                 float **host)
+/* Tensors on the host, owned. */
+enum { N_FILED = RF_CODER_N_TENSORS + 1 };
+typedef struct filed {
+    rf_named_tensor tensors[N_FILED];
+    float *host[N_FILED];
+    int64_t n;
+} filed;
+
+static rf_status file_tensor(filed *f, const char *name, int n_dims, const int64_t *shape)
 {
     rf_status status = RF_OK;
-    for (int i = 0; i < RF_CODER_N_PARAMETERS; i++) {
-        const rf_coder_tensor t = rf_coder_tensor_at(coder, i);
-        const int64_t n = rf_view_n_elems(&t.view), n_bytes = n * (int64_t)sizeof(float);
-        RF_ALLOC(host[i], n);
-        RF_TRY(rf_copy_out(s, host[i], t.view.data, (size_t)n_bytes));
-        tensors[i] = (rf_named_tensor){.name = t.name,
-                                       .dtype = RF_FILE_F32,
-                                       .n_dims = t.view.n_dims,
-                                       .n_elems = n,
-                                       .bytes = (const unsigned char *)host[i],
-                                       .n_bytes = n_bytes};
-        memcpy(tensors[i].shape, t.view.shape, (size_t)t.view.n_dims * sizeof t.view.shape[0]);
+    rf_named_tensor *t = &f->tensors[f->n];
+    int64_t n = 1;
+    for (int i = 0; i < n_dims; i++) {
+        t->shape[i] = shape[i];
+        n *= shape[i];
     }
-    RF_TRY(rf_stream_synchronise(s));
+    RF_ALLOC(f->host[f->n], n);
+    t->name = name;
+    t->dtype = RF_FILE_F32;
+    t->n_dims = n_dims;
+    t->n_elems = n;
+    t->bytes = (const unsigned char *)f->host[f->n];
+    t->n_bytes = n * (int64_t)sizeof(float);
+    f->n++;
+fail:
+    return status;
+}
+
+/* What tells how training stands is for checkpoints only. */
+static bool is_filed(const rf_coder *coder, int idx)
+{
+    return rf_coder_has(coder, idx) && idx != RF_CODER_TOKENS_SINCE_FIRED &&
+           idx != RF_CODER_SCALARS && idx != RF_CODER_COUNTERS;
+}
+
+static rf_status file_tensors(filed *f, rf_stream *s, const rf_coder *coder)
+{
+    rf_status status = RF_OK;
+    for (int i = 0; i < rf_coder_n_tensors(coder); i++) {
+        const rf_coder_tensor t = rf_coder_tensor_at(coder, i);
+        const bool is_log = i == RF_CODER_LOG_THRESHOLD;
+        if (is_filed(coder, i)) {
+            float *host = NULL;
+            RF_TRY(file_tensor(f, is_log ? "threshold" : t.name, t.view.n_dims, t.view.shape));
+            host = f->host[f->n - 1];
+            RF_TRY(rf_copy_out(s, host, t.view.data, (size_t)f->tensors[f->n - 1].n_bytes));
+            RF_TRY(rf_stream_synchronise(s));
+            for (int64_t e = 0; is_log && e < f->tensors[f->n - 1].n_elems; e++) {
+                host[e] = expf(host[e]);
+            }
+        }
+    }
+fail:
+    return status;
+}
+
+/* The mean over batches of the least value that was kept. */
+static rf_status file_batch_threshold(filed *f, const rf_coder *coder, const rf_coder_state *state)
+{
+    rf_status status = RF_OK;
+    const float mass = state->scalars[RF_SCALAR_THRESHOLD_MASS];
+    const int64_t one = 1;
+    if (rf_coder_architecture(coder)->rule(rf_coder_get_settings(coder)) == RF_SELECT_BATCH_TOPK) {
+        RF_TRY(file_tensor(f, "threshold", 1, &one));
+        f->host[f->n - 1][0] = mass > 0 ? state->scalars[RF_SCALAR_THRESHOLD] / mass : 0.0f;
+    }
 fail:
     return status;
 }
 
 rf_status rf_summary_write_coder(const char *path, rf_stream *s, const rf_coder *coder,
-                                 const rf_coder_spec *spec, const rf_vit *model,
-                                 uint64_t picture_hash)
+                                 const rf_coder_spec *spec, const rf_coder_origin *origin)
 {
     rf_status status = RF_OK;
-    rf_named_tensor tensors[RF_CODER_N_PARAMETERS] = {{0}};
-    float *host[RF_CODER_N_PARAMETERS] = {NULL};
+    filed f = {0};
     metadata m = {0};
     rf_coder_state state;
 
     RF_TRY(rf_coder_get_state(coder, s, &state));
-    RF_TRY(fill_metadata(&m, coder, &state, spec, model, picture_hash));
-    RF_TRY(copy_parameters(s, coder, tensors, host));
-    RF_TRY(rf_safetensors_write(path, tensors, RF_CODER_N_PARAMETERS, m.pairs, m.n));
+    RF_TRY(fill_metadata(&m, coder, &state, spec, origin));
+    RF_TRY(file_tensors(&f, s, coder));
+    RF_TRY(file_batch_threshold(&f, coder, &state));
+    RF_TRY(rf_safetensors_write(path, f.tensors, f.n, m.pairs, m.n));
 fail:
-    for (int i = 0; i < RF_CODER_N_PARAMETERS; i++) {
-        rf_free(host[i]);
+    for (int64_t i = 0; i < N_FILED; i++) {
+        rf_free(f.host[i]);
     }
     for (int64_t i = 0; i < N_METADATA; i++) {
         rf_str_fini(&m.values[i]);

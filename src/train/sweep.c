@@ -186,6 +186,15 @@ fail:
     return status;
 }
 
+static rf_status check_n_values(const rf_yaml *node, const char *path, int64_t n)
+{
+    if (n == 0 || n > MAX_VALUES) {
+        return rf_yaml_fail(node, "%s: a list of %" PRId64 " values: expected 1 to %d", path, n,
+                            MAX_VALUES);
+    }
+    return RF_OK;
+}
+
 rf_status rf_yaml_read_values(const rf_yaml *node, const char *path, rf_yaml_list *out)
 {
     rf_status status = RF_OK;
@@ -198,10 +207,26 @@ rf_status rf_yaml_read_values(const rf_yaml *node, const char *path, rf_yaml_lis
     for (int64_t i = 0; i < node->n_items; i++) {
         RF_TRY(append_scalar(out, node->items[i], path));
     }
-    if (out->n == 0 || out->n > MAX_VALUES) {
-        status = rf_yaml_fail(node, "%s: a list of %" PRId64 " values: expected 1 to %d", path,
-                              out->n, MAX_VALUES);
+    RF_TRY(check_n_values(node, path, out->n));
+fail:
+    return status;
+}
+
+rf_status rf_yaml_read_any_values(const rf_yaml *node, const char *path, rf_yaml_list *out)
+{
+    rf_status status = RF_OK;
+    if (node->kind != RF_YAML_LIST) {
+        return rf_yaml_read_values(node, path, out);
     }
+    for (int64_t i = 0; i < node->n_items; i++) {
+        const rf_yaml *item = node->items[i];
+        if (item->kind == RF_YAML_SCALAR) {
+            RF_TRY(append_scalar(out, item, path));
+        } else {
+            RF_TRY(append_copy(out, item));
+        }
+    }
+    RF_TRY(check_n_values(node, path, out->n));
 fail:
     return status;
 }
@@ -324,59 +349,110 @@ static void grid_fini(grid *g)
     }
 }
 
-/* The key of an axis, checked against the tables. */
-static rf_status read_axis_key(const rf_yaml *item, const char *name, const char *const *coder_keys,
-                               const char *const *train_keys, const char **key)
+/* What axes are checked against. */
+typedef struct axis_keys {
+    const char **coder, **train; /* train: those that a coder may have for itself */
+} axis_keys;
+
+/* `name` is "coder.KEY" or "train.KEY"; `item` its values. */
+static rf_status check_axis_key(const rf_yaml *item, const char *name, const axis_keys *keys)
 {
     bool is_coder = strncmp(name, "coder.", 6) == 0, is_train = strncmp(name, "train.", 6) == 0;
-    *key = name + 6;
     if (!is_coder && !is_train) {
         return rf_yaml_fail(item, "sweep: '%.100s' is no axis: expected coder.KEY or train.KEY",
                             name);
     }
-    if (strcmp(*key, "name") == 0) {
+    const char *key = name + 6;
+    if (strcmp(key, "name") == 0) {
         return rf_yaml_fail(item, "sweep: a name is no axis: names get a suffix for each axis");
     }
-    bool is_of_coder = is_coder && rf_setting_keys_have(coder_keys, *key);
-    if (!is_of_coder && rf_train_setting_is_of_run(*key)) {
+    if (is_coder && rf_setting_keys_have(keys->coder, key)) {
+        return RF_OK;
+    }
+    if (rf_train_setting_is_of_run(key)) {
         return rf_yaml_fail(item, "sweep: '%s' belongs to the whole run: it is no axis", name);
     }
-    if (!is_of_coder && !rf_setting_keys_have(train_keys, *key)) {
-        return rf_setting_keys_raise(item, is_coder ? "sweep: coder." : "sweep: train.", *key,
-                                     is_coder ? coder_keys : train_keys);
+    if (!rf_setting_keys_have(keys->train, key)) {
+        return rf_setting_keys_raise(item, is_coder ? "sweep: coder." : "sweep: train.", key,
+                                     is_coder ? keys->coder : keys->train);
     }
     return RF_OK;
 }
 
-static rf_status read_grid(const rf_yaml *map, const char *const *coder_keys,
-                           const char *const *train_keys, grid *g)
+/* One axis: `prefix` ("" or "coder." or "train.") and `name` are its key. */
+static rf_status read_axis(const rf_yaml *item, const char *prefix, const char *name,
+                           const axis_keys *keys, grid *g)
 {
     rf_status status = RF_OK;
-    char where[128];
-    if (map->kind != RF_YAML_MAP || map->n_items == 0 || map->n_items > MAX_AXES) {
-        return rf_yaml_fail(map, "sweep: expected a map of axes: {coder.k: [32, 64]}");
+    char whole[RF_NAME_LEN], where[RF_NAME_LEN + 16];
+
+    if (g->n_axes == MAX_AXES) {
+        return rf_yaml_fail(item, "sweep: more than %d axes", MAX_AXES);
     }
-    g->n_points = 1;
-    for (int64_t i = 0; i < map->n_items; i++) {
-        axis *a = &g->axes[g->n_axes++];
-        RF_TRY(read_axis_key(map->items[i], map->keys[i], coder_keys, train_keys, &a->key));
-        RF_TRY(rf_format(where, sizeof where, "sweep: %.60s", map->keys[i]));
-        RF_TRY(rf_yaml_read_values(map->items[i], where, &a->values));
-        g->n_points *= a->values.n;
-        if (g->n_points > MAX_CODERS) {
-            status = rf_yaml_fail(map, "sweep: more than %d coders", MAX_CODERS);
-            goto fail;
+    if (rf_format(whole, sizeof whole, "%s%s", prefix, name) != RF_OK) {
+        return rf_yaml_fail(item, "sweep: '%.60s...' is no axis", name);
+    }
+    RF_TRY(check_axis_key(item, whole, keys));
+    for (int64_t i = 0; i < g->n_axes; i++) {
+        if (strcmp(g->axes[i].key, whole + 6) == 0) {
+            return rf_yaml_fail(item, "sweep: %s is there twice", whole);
         }
+    }
+    axis *a = &g->axes[g->n_axes++];
+    a->key = prefix[0] != '\0' ? name : name + 6;
+    RF_TRY(rf_format(where, sizeof where, "sweep: %.60s", whole));
+    RF_TRY(rf_yaml_read_any_values(item, where, &a->values));
+    g->n_points *= a->values.n;
+    if (g->n_points > MAX_CODERS) {
+        status = rf_yaml_fail(item, "sweep: more than %d coders", MAX_CODERS);
     }
 fail:
     return status;
 }
 
-/* "-k64", "-lr0.0002": a number in its shortest form, and only what a folder's name may hold. */
-static rf_status append_suffix(rf_str *name, const char *key, const rf_yaml *value)
+/* {coder.k: ..., train.lr: ...}, or {coder: {k: ...}}, as `sweep.coder.k=[..]` on the command line
+ * makes it. */
+static rf_status read_grid(const rf_yaml *map, const axis_keys *keys, grid *g)
 {
+    rf_status status = RF_OK;
+    if (map->kind != RF_YAML_MAP || map->n_items == 0) {
+        return rf_yaml_fail(map, "sweep: expected a map of axes: {coder.k: [32, 64]}");
+    }
+    g->n_points = 1;
+    for (int64_t i = 0; i < map->n_items; i++) {
+        const rf_yaml *item = map->items[i];
+        const bool is_coder = strcmp(map->keys[i], "coder") == 0;
+        if (item->kind != RF_YAML_MAP || (!is_coder && strcmp(map->keys[i], "train") != 0)) {
+            RF_TRY(read_axis(item, "", map->keys[i], keys, g));
+            continue;
+        }
+        for (int64_t j = 0; j < item->n_items; j++) {
+            RF_TRY(
+                read_axis(item->items[j], is_coder ? "coder." : "train.", item->keys[j], keys, g));
+        }
+    }
+    if (g->n_axes == 0) {
+        status = rf_yaml_fail(map, "sweep: expected a map of axes: {coder.k: [32, 64]}");
+    }
+fail:
+    return status;
+}
+
+/* A number in its shortest form, a map as its keys and values, all else as it is written. */
+static rf_status append_value(rf_str *out, const rf_yaml *value)
+{
+    rf_status status = RF_OK;
     char text[64];
     double number = 0;
+
+    if (value->kind != RF_YAML_SCALAR) {
+        for (int64_t i = 0; i < value->n_items; i++) {
+            const char *key = value->kind == RF_YAML_MAP ? value->keys[i] : "";
+            RF_TRY(rf_str_append(out, "%s%.40s", i > 0 ? "_" : "", key));
+            RF_TRY(append_value(out, value->items[i]));
+        }
+        return RF_OK;
+    }
     snprintf(text, sizeof text, "%.40s", value->text);
     if (!value->quoted && rf_parse_f64(value->text, &number) == RF_OK) {
         for (int digits = 1; digits <= 17; digits++) {
@@ -389,12 +465,33 @@ static rf_status append_suffix(rf_str *name, const char *key, const rf_yaml *val
             snprintf(text, sizeof text, "%.0f", number);
         }
     }
-    for (char *p = text; *p != '\0'; p++) {
-        if (!rf_name_has_char(*p)) {
-            *p = '_';
-        }
+    RF_TRY(rf_str_append(out, "%s", text));
+fail:
+    return status;
+}
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* "-k64", "-l1_0.01", "-architecture_relu": a '_' where key and value would run together; only what
+ * a folder's name may hold. */
+static rf_status append_suffix(rf_str *name, const char *key, const rf_yaml *value)
+{
+    rf_status status = RF_OK;
+    rf_str text = {0};
+
+    RF_TRY(rf_str_append(&text, "%s", ""));
+    RF_TRY(append_value(&text, value));
+    for (int64_t i = 0; i < text.len; i++) {
+        text.data[i] = rf_name_has_char(text.data[i]) ? text.data[i] : '_';
     }
-    return rf_str_append(name, "-%s%s", key, text);
+    const bool runs_together = is_digit(key[strlen(key) - 1]) || !is_digit(text.data[0]);
+    RF_TRY(rf_str_append(name, "-%s%s%s", key, runs_together ? "_" : "", text.data));
+fail:
+    rf_str_fini(&text);
+    return status;
 }
 
 static rf_status add_point(const rf_yaml *coder, const grid *g, int64_t point, rf_yaml_list *out)
@@ -426,19 +523,19 @@ fail:
 static rf_status expand_grid(const rf_yaml *map, const rf_yaml *coder, rf_yaml_list *out)
 {
     rf_status status = RF_OK;
-    const char **coder_keys = NULL, **train_keys = NULL;
+    axis_keys keys = {0};
     grid g = {0};
 
-    RF_TRY(rf_setting_keys_of(&rf_coder_settings_table, NULL, &coder_keys));
-    RF_TRY(rf_setting_keys_of(&rf_train_settings_table, NULL, &train_keys));
-    RF_TRY(read_grid(map, coder_keys, train_keys, &g));
+    RF_TRY(rf_setting_keys_of(&rf_coder_settings_table, NULL, &keys.coder));
+    RF_TRY(rf_train_keys_of_coder(&keys.train));
+    RF_TRY(read_grid(map, &keys, &g));
     for (int64_t p = 0; p < g.n_points; p++) {
         RF_TRY(add_point(coder, &g, p, out));
     }
 fail:
     grid_fini(&g);
-    rf_free(train_keys);
-    rf_free(coder_keys);
+    rf_free(keys.train);
+    rf_free(keys.coder);
     return status;
 }
 

@@ -57,7 +57,9 @@ const rf_settings_table rf_model_settings_table = {
     .n_rows = sizeof model_rows / sizeof model_rows[0],
 };
 
-static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
+static const char *const schedules[] = {"constant",        "linear", "cosine",
+                                        "cosine_restarts", "decay",  NULL};
+static const char *const optimisers[] = {"adam", "adamw", "signum", "schedule_free", "muon", NULL};
 static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 static const char *const resumes[] = {"never", "auto", "must", NULL};
 
@@ -100,7 +102,9 @@ static const rf_setting train_rows[] = {
      .fallback = "cosine",
      .choices = schedules,
      .unit = "",
-     .help = "How the learning rate falls after the warm-up, over the coder's own steps."},
+     .help = "How the learning rate goes on after the warm-up, over the coder's own steps: "
+             "constant; linear or cosine to lr_end; cosine_restarts, so many cosines as `restarts` "
+             "says; decay, constant and then linear over the last decay_share."},
     {.key = "warmup_steps",
      .type = RF_SETTING_I64,
      TRAIN(warmup_steps),
@@ -108,7 +112,7 @@ static const rf_setting train_rows[] = {
      .min = 0,
      .max = 1e12,
      .unit = "steps",
-     .help = "Steps over which the learning rate rises linearly."},
+     .help = "Steps over which the learning rate rises linearly, before any schedule; 0 is none."},
     {.key = "lr_end",
      .type = RF_SETTING_F64,
      TRAIN(lr_end),
@@ -116,7 +120,37 @@ static const rf_setting train_rows[] = {
      .min = 0,
      .max = 1,
      .unit = "share of lr",
-     .help = "Floor that the linear and cosine schedules fall to."},
+     .help = "Floor that all schedules but constant fall to: 0.1 ends at a tenth of lr. (Prisma's "
+             "lr_end is a rate that it multiplies by lr once more.)"},
+    {.key = "restarts",
+     .type = RF_SETTING_I64,
+     TRAIN(restarts),
+     .fallback = "1",
+     .min = 1,
+     .max = 1000,
+     .unit = "cycles",
+     .help =
+         "Cycles of cosine_restarts, of one length, each from lr to lr_end (Loshchilov & Hutter "
+         "2017)."},
+    {.key = "decay_share",
+     .type = RF_SETTING_F64,
+     TRAIN(decay_share),
+     .fallback = "0.2",
+     .min = 0,
+     .max = 1,
+     .unit = "share of the steps",
+     .help = "Last part of the steps, over which schedule decay falls to lr_end."},
+    {.key = "optimiser",
+     .type = RF_SETTING_CHOICE,
+     TRAIN(optimiser),
+     .fallback = "adam",
+     .choices = optimisers,
+     .unit = "",
+     .help = "adam; adamw, the same with weight_decay (Loshchilov & Hutter 2019); signum, the sign "
+             "of the first moment, half the memory (Bernstein et al. 2018); schedule_free, which "
+             "evaluates an average and wants schedule constant (Defazio et al. 2024); muon, for "
+             "the matrices, with adam for the rest (Jordan et al. 2024). Learning rates are not "
+             "the same: signum wants about lr / 10, muon about 1e-2."},
     {.key = "beta1",
      .type = RF_SETTING_F64,
      TRAIN(beta1),
@@ -124,7 +158,7 @@ static const rf_setting train_rows[] = {
      .min = 0,
      .max = 0.999999,
      .unit = "",
-     .help = "Adam's decay of the first moment."},
+     .help = "Decay of the first moment; muon's momentum, schedule_free's weight of the average."},
     {.key = "beta2",
      .type = RF_SETTING_F64,
      TRAIN(beta2),
@@ -141,6 +175,26 @@ static const rf_setting train_rows[] = {
      .max = 1,
      .unit = "",
      .help = "Adam's term against division by zero."},
+    {.key = "weight_decay",
+     .type = RF_SETTING_F64,
+     TRAIN(weight_decay),
+     .fallback = "0",
+     .min = 0,
+     .max = 1e6,
+     .unit = "",
+     .help =
+         "Decoupled decay of W_enc, W_dec and W_skip: lr times this share of a weight goes at "
+         "each update. Not with adam: that is adamw. Decoder rows of unit norm are brought back to "
+         "it after."},
+    {.key = "accumulate",
+     .type = RF_SETTING_I64,
+     TRAIN(accumulate),
+     .fallback = "1",
+     .min = 1,
+     .max = 1e6,
+     .unit = "batches",
+     .help = "Batches whose mean gradient makes one update: as batches so many times larger, in "
+             "less memory. Steps, warm-ups and schedules count batches."},
     {.key = "clip_norm",
      .type = RF_SETTING_F64,
      TRAIN(clip_norm),
@@ -149,6 +203,59 @@ static const rf_setting train_rows[] = {
      .max = 1e30,
      .unit = "",
      .help = "Largest norm of a coder's whole gradient, shortened to it above; 0 never clips."},
+    {.key = "outlier_factor",
+     .type = RF_SETTING_F64,
+     TRAIN(outlier_factor),
+     .fallback = "0",
+     .min = 0,
+     .max = 1e30,
+     .unit = "times the mean",
+     .help = "A batch whose loss is above so many running means of it is skipped and counted, as "
+             "one whose loss or gradient is not finite always is; 0 takes every finite one. 10 is "
+             "a wide guard."},
+    {.key = "stop_metric",
+     .type = RF_SETTING_TEXT,
+     TRAIN(stop_metric),
+     .size = sizeof((rf_train_settings *)0)->stop_metric,
+     .fallback = "",
+     .unit = "",
+     .help = "Early stopping: max or min and a figure of metrics.jsonl, as in max "
+             "explained_variance or min loss. Looked at in each line that is logged; empty is "
+             "none."},
+    {.key = "stop_patience",
+     .type = RF_SETTING_I64,
+     TRAIN(stop_patience),
+     .fallback = "20",
+     .min = 1,
+     .max = 1e15,
+     .unit = "lines",
+     .help = "The coder is done when so many lines in a row did not improve on the best one: it "
+             "stays as it is and learns no more."},
+    {.key = "stop_min_change",
+     .type = RF_SETTING_F64,
+     TRAIN(stop_min_change),
+     .fallback = "0",
+     .min = 0,
+     .max = 1e30,
+     .unit = "",
+     .help = "An improvement is more than this."},
+    {.key = "bad_l0",
+     .type = RF_SETTING_F64,
+     TRAIN(bad_l0),
+     .fallback = "0",
+     .min = 0,
+     .max = 1e15,
+     .unit = "",
+     .help = "A bad run: L0 is below this and explained variance below bad_ev in a line that is "
+             "logged after the warm-ups; the coder then stops as failed. 0 here or there is off."},
+    {.key = "bad_ev",
+     .type = RF_SETTING_F64,
+     TRAIN(bad_ev),
+     .fallback = "0",
+     .min = 0,
+     .max = 1,
+     .unit = "",
+     .help = "See bad_l0."},
     {.key = "seed",
      .type = RF_SETTING_I64,
      TRAIN(seed),
@@ -173,7 +280,8 @@ static const rf_setting train_rows[] = {
      .min = 0,
      .max = 1,
      .unit = "share",
-     .help = "A coder fails when more of its steps than this were skipped for NaN or infinity."},
+     .help = "A coder fails when more of its batches than this were skipped: for NaN, infinity or "
+             "outlier_factor."},
     {.key = "device",
      .type = RF_SETTING_CHOICE,
      TRAIN(device),
@@ -231,6 +339,26 @@ const rf_settings_table rf_train_settings_table = {
     .rows = train_rows,
     .n_rows = sizeof train_rows / sizeof train_rows[0],
 };
+
+rf_status rf_train_settings_check(const rf_train_settings *settings)
+{
+    rf_status status = RF_OK;
+    if (settings->weight_decay > 0 && settings->optimiser == RF_OPTIMISER_ADAM) {
+        RF_FAIL(RF_ERR_SETTING,
+                "train.weight_decay = %g: adam has none; choose train.optimiser: adamw",
+                settings->weight_decay);
+    }
+    if ((settings->bad_l0 > 0) != (settings->bad_ev > 0)) {
+        RF_FAIL(RF_ERR_SETTING,
+                "train.%s is set and train.%s is not: a bad run is one with both L0 and explained "
+                "variance too low",
+                settings->bad_l0 > 0 ? "bad_l0" : "bad_ev",
+                settings->bad_l0 > 0 ? "bad_ev" : "bad_l0");
+    }
+    RF_TRY(rf_stopping_check(settings));
+fail:
+    return status;
+}
 
 bool rf_train_setting_is_of_run(const char *key)
 {

@@ -168,8 +168,10 @@ static rf_status read_value(rf_draft *d, const rf_json *json, const char *key,
     case RF_SETTING_CHOICE:
         RF_TRY(read_choice(d, json, key, row));
         break;
-    case RF_SETTING_TEXT:
-        break; /* the table has none */
+    case RF_SETTING_TEXT: /* the table has none of these */
+    case RF_SETTING_NAMES:
+    case RF_SETTING_I64_BY:
+        break;
     }
 fail:
     return status;

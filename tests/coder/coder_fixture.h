@@ -62,7 +62,7 @@ static inline rf_coder_settings fixture_settings(const char *architecture, int64
         }
     }
     settings.latents = latents;
-    settings.k = k;
+    settings.k = (rf_k_by_class){.any = k};
     return settings;
 }
 
@@ -76,19 +76,30 @@ typedef struct fixture {
     int64_t width, latents;
 } fixture;
 
-static inline fixture fixture_make(const rf_comm *comm, const rf_coder_settings *settings,
-                                   int64_t width, int64_t max_rows, int n_threads)
+static inline fixture fixture_make_of(const rf_comm *comm, const rf_coder_settings *settings,
+                                      const rf_coder_shape *shape, const rf_optimiser_opts *how,
+                                      int64_t max_rows, int n_threads)
 {
-    fixture f = {.width = width};
+    fixture f = {0};
     rf_step_opts opts = {.max_rows = max_rows};
     OK(rf_backend_cpu_create(n_threads, &f.be));
     OK(rf_stream_create(f.be, &f.s));
-    OK(rf_coder_create(f.be, settings, width, &f.coder));
-    OK(rf_optimiser_create(f.be, f.coder, &f.opt));
+    OK(rf_coder_create(f.be, settings, shape, &f.coder));
+    OK(rf_optimiser_create(f.be, f.coder, how, &f.opt));
     const rf_coder *coders[] = {f.coder};
     OK(rf_step_create(f.be, comm, coders, 1, &opts, &f.step));
     f.latents = rf_coder_n_latents(f.coder);
+    f.width = rf_coder_width(f.coder);
     return f;
+}
+
+/* An autoencoder of one site, with Adam. */
+static inline fixture fixture_make(const rf_comm *comm, const rf_coder_settings *settings,
+                                   int64_t width, int64_t max_rows, int n_threads)
+{
+    rf_coder_shape shape = rf_coder_shape_of(width);
+    rf_optimiser_opts adam = {.kind = RF_OPTIMISER_ADAM};
+    return fixture_make_of(comm, settings, &shape, &adam, max_rows, n_threads);
 }
 
 static inline void fixture_destroy(fixture *f)
@@ -138,15 +149,27 @@ static inline double fixture_distance(const float *a, const float *b, int64_t n)
     return sqrt(num) / (sqrt(den) + 1e-300);
 }
 
-/* Rates under which the first moment is the gradient itself and nothing moves. */
+/* Rates under which Adam's first moment is the gradient itself and nothing moves. */
 static inline rf_step_rates fixture_gradient_rates(void)
 {
-    return (rf_step_rates){.lr = 0.0, .beta1 = 0.0, .beta2 = 0.999, .eps = 1e-8, .l1_scale = 1.0};
+    rf_step_rates rates = rf_step_rates_default();
+    rates.lr = 0.0;
+    rates.beta1 = 0.0;
+    rates.clip_norm = 0.0;
+    return rates;
 }
 
+/* The moment of parameter `idx`, or NULL where there is none. */
 static inline const float *fixture_gradient(const fixture *f, int idx)
 {
-    return rf_optimiser_tensor_view(f->opt, idx).data;
+    char name[64];
+    OK(rf_format(name, sizeof name, "m/%s", rf_coder_tensor_at(f->coder, idx).name));
+    for (int i = 0; i < rf_optimiser_n_tensors(f->opt); i++) {
+        if (strcmp(rf_optimiser_tensor_name(f->opt, i), name) == 0) {
+            return rf_optimiser_tensor_view(f->opt, i).data;
+        }
+    }
+    return NULL;
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* Coders: table, settings, start values, codes and reconstructions. */
+/* Coders: table, settings, state. */
 #include "coder/coder_fixture.h"
 
 static rf_backend *be;
@@ -7,12 +7,14 @@ static rf_stream *s;
 static rf_coder *make(const char *architecture, int64_t width, int64_t latents, int64_t k)
 {
     rf_coder_settings settings = fixture_settings(architecture, latents, k);
+    rf_coder_shape shape = rf_coder_shape_of(width);
     rf_coder *coder = NULL;
-    OK(rf_coder_create(be, &settings, width, &coder));
+    OK(rf_coder_create(be, &settings, &shape, &coder));
     return coder;
 }
 
-/* ---- table and settings -------------------------------------------------------------------- */
+/* ---- settings ---------------------------------------------------------------------------------
+ */
 
 static void every_architecture_can_be_chosen_by_its_name(void **state)
 {
@@ -37,26 +39,103 @@ static void every_architecture_can_be_chosen_by_its_name(void **state)
     assert_null(rf_architecture_find("mlp"));
 }
 
+static rf_status read_map(const char *text, rf_coder_settings *settings)
+{
+    rf_yaml *map = NULL;
+    OK(rf_yaml_parse(text, (int64_t)strlen(text), "test", &map));
+    OK(rf_settings_defaults(&rf_coder_settings_table, settings));
+    rf_status status =
+        rf_settings_read(&rf_coder_settings_table, map, "coders", NULL, settings, NULL);
+    rf_yaml_free(map);
+    return status;
+}
+
 static void settings_read_as_people_write_them(void **state)
 {
     (void)state;
-    static const char text[] = "name: a\ninput: blocks.8.hook_resid_post\ntokens: spatial\n"
-                               "architecture: relu\nexpansion: 64\nl1: 0.01\n"
-                               "dead_after_tokens: 1.5e6\nb_dec: mean\n";
     rf_coder_settings settings;
-    rf_yaml *map = NULL;
-    OK(rf_yaml_parse(text, (int64_t)strlen(text), "test", &map));
     OK(rf_settings_defaults(&rf_coder_settings_table, &settings));
     assert_int_equal(rf_coder_token_class(&settings), RF_TOKENS_ALL);
-    OK(rf_settings_read(&rf_coder_settings_table, map, "coders", NULL, &settings, NULL));
+    OK(read_map("name: a\ninput: [blocks.8.hook_resid_post, 'other:blocks.2.hook_mlp_out']\n"
+                "target: blocks.9.hook_resid_post\ntokens: spatial\n"
+                "architecture: jumprelu\nexpansion: 64\nl1: 0.01\nk: {cls: 256, spatial: 64}\n"
+                "dead_after_tokens: 1.5e6\nb_dec: mean\nsubtract: no\nnormalise: layer\n"
+                "penalty: target_l0\ndecoder: archetypal\nghost: original\nresample: data\n"
+                "products: bf16\nselection: topk\nw_enc: independent\n",
+                &settings));
+    assert_string_equal(settings.input, "blocks.8.hook_resid_post, other:blocks.2.hook_mlp_out");
+    assert_string_equal(settings.target, "blocks.9.hook_resid_post");
     assert_int_equal(rf_coder_token_class(&settings), RF_TOKENS_PATCH);
-    assert_string_equal(rf_architecture_at(settings.architecture)->name, "relu");
+    assert_string_equal(rf_architecture_at(settings.architecture)->name, "jumprelu");
     assert_int_equal(rf_coder_settings_latents(&settings, 384), 64 * 384);
     assert_int_equal(settings.dead_after_tokens, 1500000);
     assert_int_equal(settings.b_dec, RF_B_DEC_MEAN);
+    assert_int_equal(settings.subtract, RF_SUBTRACT_NO);
+    assert_int_equal(settings.normalise, RF_NORM_LAYER);
+    assert_int_equal(settings.penalty, RF_PENALTY_CHOICE_TARGET_L0);
+    assert_int_equal(settings.decoder, RF_DECODER_ARCHETYPAL);
+    assert_int_equal(settings.ghost, RF_GHOST_ORIGINAL);
+    assert_int_equal(settings.resample, RF_RESAMPLE_DATA);
+    assert_int_equal(settings.selection, RF_SELECTION_TOPK);
+    assert_int_equal(settings.w_enc, RF_W_ENC_INDEPENDENT);
+    assert_int_equal(settings.products, 1);
+    assert_int_equal(settings.k.of[0], 256);
+    assert_int_equal(settings.k.of[1], 0);
+    assert_int_equal(settings.k.of[2], 64);
     settings.latents = 100;
     assert_int_equal(rf_coder_settings_latents(&settings, 384), 100);
-    rf_yaml_free(map);
+}
+
+/* The defaults that runs of earlier versions were made with. */
+static void the_defaults_are_a_topk_coder(void **state)
+{
+    (void)state;
+    rf_coder_settings t;
+    OK(read_map("input: a\n", &t));
+    assert_string_equal(rf_architecture_at(t.architecture)->name, "topk");
+    assert_true(t.expansion == 16 && t.latents == 0 && rf_k_max(&t.k) == 32 && t.k.any == 32);
+    assert_true(t.l1 == 1e-3 && t.aux_alpha == 0.03125 && t.aux_k == 0);
+    assert_true(t.dead_after_tokens == 10000000 && t.seed == 0 && t.k_start == 1.0);
+    assert_true(t.decoder == RF_DECODER_UNIT && t.w_enc == RF_W_ENC_TIED && t.normalise == 0);
+    assert_true(t.penalty == RF_PENALTY_CHOICE_AUTO && t.subtract == RF_SUBTRACT_AUTO);
+    assert_true(t.ghost == RF_GHOST_NONE && t.resample == RF_RESAMPLE_NONE);
+    assert_true(t.products == 0 && !t.skip && !t.prisma_compat && t.data_blend == 0.0);
+    assert_string_equal(t.target, "");
+}
+
+static void every_setting_survives_a_round_trip(void **state)
+{
+    (void)state;
+    const rf_settings_table *t = &rf_coder_settings_table;
+    rf_coder_settings a, b;
+    rf_str text = {0}, again = {0};
+    OK(read_map("name: 'x y'\ninput: [a, 'm:b']\nk: {any: 3, register: 9}\np_end: 0.3\n", &a));
+    a.decoder = RF_DECODER_FREE;
+    a.random_prefixes = true;
+    a.bandwidth = 1.0 / 3.0;
+    OK(rf_settings_write_yaml(t, &a, 0, &text));
+    OK(read_map(text.data, &b));
+    OK(rf_settings_write_yaml(t, &b, 0, &again));
+    assert_string_equal(text.data, again.data);
+    assert_true(b.bandwidth == a.bandwidth && b.random_prefixes && b.k.of[1] == 9 && b.k.any == 3);
+    assert_string_equal(b.input, "a, m:b");
+    rf_str_fini(&again);
+    rf_str_fini(&text);
+}
+
+static void every_setting_teaches_what_it_is(void **state)
+{
+    (void)state;
+    const rf_settings_table *t = &rf_coder_settings_table;
+    for (int64_t i = 0; i < t->n_rows; i++) {
+        const rf_setting *row = &t->rows[i];
+        assert_true(strlen(row->help) > 20 && row->help[strlen(row->help) - 1] == '.');
+        assert_non_null(row->unit);
+        for (int64_t j = 0; j < i; j++) {
+            assert_string_not_equal(t->rows[j].key, row->key);
+            assert_int_not_equal(t->rows[j].offset, row->offset);
+        }
+    }
 }
 
 static void token_classes_have_the_numbers_of_the_stream(void **state)
@@ -74,317 +153,303 @@ static void token_classes_have_the_numbers_of_the_stream(void **state)
     }
 }
 
-static void a_coder_that_means_nothing_is_refused(void **state)
+static void sites_are_read_from_their_list(void **state)
 {
     (void)state;
-    rf_coder *coder = NULL;
-    rf_coder_settings settings = fixture_settings("topk", 10, 11);
-    assert_int_equal(rf_coder_create(be, &settings, 4, &coder), RF_ERR_INVALID_ARG);
-    settings.k = 10;
-    assert_int_equal(rf_coder_create(be, &settings, 0, &coder), RF_ERR_INVALID_ARG);
-    settings.latents = INT64_C(1) << 31;
-    assert_int_equal(rf_coder_create(be, &settings, 4, &coder), RF_ERR_INVALID_ARG);
-    settings.latents = 10;
-    settings.architecture = 77;
-    assert_int_equal(rf_coder_create(be, &settings, 4, &coder), RF_ERR_INVALID_ARG);
-    assert_null(coder);
+    char out[RF_MAX_SITES][RF_NAME_LEN], many[RF_SITES_LEN] = "", wide[300];
+    assert_int_equal(rf_coder_sites("", out), 0);
+    assert_int_equal(rf_coder_sites("blocks.1.hook_resid_post", out), 1);
+    assert_string_equal(out[0], "blocks.1.hook_resid_post");
+    assert_int_equal(rf_coder_sites("a, m:b, c", out), 3);
+    assert_string_equal(out[1], "m:b");
+    assert_string_equal(out[2], "c");
+    for (int i = 0; i < RF_MAX_SITES + 3; i++) {
+        size_t used = strlen(many);
+        snprintf(many + used, sizeof many - used, "%s", i == 0 ? "s" : ", s");
+    }
+    assert_int_equal(rf_coder_sites(many, out), RF_MAX_SITES); /* never past the end */
+    memset(wide, 'w', sizeof wide);
+    wide[sizeof wide - 1] = '\0';
+    assert_int_equal(rf_coder_sites(wide, out), 1);
+    assert_int_equal(strlen(out[0]), RF_NAME_LEN - 1);
 }
 
-static void the_table_covers_parameters_and_state(void **state)
+static void k_of_a_class_is_its_own_or_any_or_the_largest(void **state)
 {
     (void)state;
-    static const char *const want[] = {
-        "W_enc", "b_enc", "W_dec", "b_dec", "tokens_since_fired", "variance", "counters"};
-    rf_coder *coder = make("topk", 6, 20, 3);
-    assert_int_equal(rf_coder_n_tensors(coder), 7);
-    for (int i = 0; i < 7; i++) {
+    rf_k_by_class one = {.any = 8}, two = {.of = {16, 0, 4}}, both = {.any = 2, .of = {16, 0, 4}};
+    assert_int_equal(rf_k_of(&one, RF_TOKENS_PATCH), 8);
+    assert_int_equal(rf_k_of(&one, RF_TOKENS_ALL), 8);
+    assert_int_equal(rf_k_of(&one, RF_TOKENS_POOLED), 8);
+    assert_int_equal(rf_k_of(&two, RF_TOKENS_CLS), 16);
+    assert_int_equal(rf_k_of(&two, RF_TOKENS_PATCH), 4);
+    assert_int_equal(rf_k_of(&two, RF_TOKENS_REGISTER), 16);
+    assert_int_equal(rf_k_of(&two, RF_TOKENS_ALL), 16);
+    assert_int_equal(rf_k_of(&both, RF_TOKENS_REGISTER), 2);
+    assert_int_equal(rf_k_of(&both, RF_TOKENS_ALL), 16);
+    assert_int_equal(rf_k_max(&two), 16);
+}
+
+/* ---- table ------------------------------------------------------------------------------------
+ */
+
+enum { D = 6, F = 20 };
+
+static rf_coder *make_of(rf_coder_settings settings, const rf_coder_shape *shape)
+{
+    rf_coder *coder = NULL;
+    OK(rf_coder_create(be, &settings, shape, &coder));
+    return coder;
+}
+
+/* The coder has just the tensors of `want`, in order, and of these shapes. */
+static void assert_tensors(rf_coder *coder, const char *want)
+{
+    char have[1024] = "";
+    size_t used = 0;
+    for (int i = 0; i < rf_coder_n_tensors(coder); i++) {
         rf_coder_tensor t = rf_coder_tensor_at(coder, i);
-        assert_string_equal(t.name, want[i]);
-        assert_int_equal(t.kind == RF_TENSOR_PARAMETER, i < RF_CODER_N_PARAMETERS);
+        assert_int_equal(t.view.data != NULL, rf_coder_has(coder, i));
         assert_true((uintptr_t)t.view.data % 64 == 0);
+        if (!rf_coder_has(coder, i)) {
+            assert_int_equal(rf_view_n_elems(&t.view), 0); /* loops over elements do nothing */
+            continue;
+        }
+        used +=
+            (size_t)snprintf(have + used, sizeof have - used, "%s%s", used > 0 ? " " : "", t.name);
+        for (int j = 0; j < t.view.n_dims; j++) {
+            used += (size_t)snprintf(have + used, sizeof have - used, "%c%d", j == 0 ? ':' : 'x',
+                                     (int)t.view.shape[j]);
+        }
     }
-    rf_view w = rf_coder_view(coder, RF_CODER_W_DEC);
-    assert_true(w.n_dims == 2 && w.shape[0] == 20 && w.shape[1] == 6);
-    assert_int_equal(rf_coder_tensor_at(coder, RF_CODER_W_DEC).rule, RF_ROW_UNIT_NORM);
+    assert_string_equal(have, want);
     rf_coder_destroy(coder);
+}
+
+#define STATE "tokens_since_fired:20 scalars:8 counters:8"
+
+static void each_architecture_has_its_tensors(void **state)
+{
+    (void)state;
+    static const char plain[] = "W_enc:20x6 b_enc:20 W_dec:20x6 b_dec:6 " STATE;
+    static const struct {
+        const char *architecture, *want;
+    } cases[] = {
+        {"topk", plain},
+        {"multi_topk", plain},
+        {"batch_topk", plain},
+        {"matryoshka", plain},
+        {"relu", plain},
+        {"p_anneal", plain},
+        {"jumprelu", "W_enc:20x6 b_enc:20 W_dec:20x6 b_dec:6 log_threshold:20 " STATE},
+        {"gated", "W_enc:20x6 b_enc:20 W_dec:20x6 b_dec:6 gain:20 b_mag:20 " STATE},
+    };
+    assert_int_equal(sizeof cases / sizeof cases[0], rf_architecture_count());
+    assert_int_equal(RF_CODER_N_SCALARS, 8);
+    assert_int_equal(RF_CODER_N_COUNTERS, 8);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        rf_coder *coder = make(cases[i].architecture, D, F, 3);
+        assert_string_equal(rf_coder_architecture(coder)->name, cases[i].architecture);
+        assert_tensors(coder, cases[i].want);
+    }
     rf_coder_destroy(NULL);
 }
+
+static void options_and_shapes_bring_their_tensors(void **state)
+{
+    (void)state;
+    rf_coder_shape one = rf_coder_shape_of(D);
+    rf_coder_shape across = {.n_in = 1, .in = {D}, .n_out = 2, .out = {3, 5}};
+    rf_coder_shape beside = {.n_in = 1, .in = {D}, .n_out = 1, .out = {D}};
+    rf_coder_shape sites = {.n_in = 3, .in = {2, 3, 4}};
+    rf_coder_settings t = fixture_settings("topk", F, 3);
+    t.normalise = RF_NORM_AVERAGE;
+    assert_tensors(make_of(t, &one),
+                   "W_enc:20x6 b_enc:20 W_dec:20x6 b_dec:6 " STATE " in_shift:6 in_scale:6");
+    t.w_enc = RF_W_ENC_INDEPENDENT;
+    assert_tensors(make_of(t, &across), "W_enc:20x6 b_enc:20 W_dec:20x8 b_dec:8 " STATE
+                                        " in_shift:6 in_scale:6 out_shift:8 out_scale:8");
+    t.normalise = RF_NORM_LAYER;
+    t.skip = true;
+    assert_tensors(make_of(t, &beside), "W_enc:20x6 b_enc:20 W_dec:20x6 b_dec:6 W_skip:6x6 " STATE);
+    t.skip = false;
+    assert_tensors(make_of(t, &sites), "W_enc:20x9 b_enc:20 W_dec:20x9 b_dec:9 " STATE);
+    t.decoder = RF_DECODER_ARCHETYPAL;
+    t.archetypal_points = 7;
+    assert_tensors(make_of(t, &across),
+                   "W_enc:20x6 b_enc:20 W_dec:20x8 b_dec:8 archetypes:20x7 archetype_offsets:20x8 "
+                   "archetype_scale:1 " STATE " points:7x8");
+}
+
+static void kinds_and_rules_follow_the_decoder(void **state)
+{
+    (void)state;
+    rf_coder_shape shape = rf_coder_shape_of(D);
+    rf_coder_settings t = fixture_settings("relu", F, 3);
+    rf_coder *unit = make_of(t, &shape);
+    t.decoder = RF_DECODER_FREE;
+    rf_coder *with_free = make_of(t, &shape);
+    t.decoder = RF_DECODER_ARCHETYPAL;
+    t.archetypal_delta = 0.25;
+    rf_coder *archetypal = make_of(t, &shape);
+    for (int i = 0; i < RF_CODER_N_TENSORS; i++) {
+        assert_int_equal(rf_coder_tensor_at(unit, i).kind == RF_TENSOR_PARAMETER,
+                         i < RF_CODER_N_PARAMETERS);
+        bool decays = i == RF_CODER_W_ENC || i == RF_CODER_W_DEC || i == RF_CODER_W_SKIP;
+        assert_int_equal(rf_coder_tensor_at(unit, i).decay, decays);
+    }
+    assert_int_equal(rf_coder_tensor_at(unit, RF_CODER_W_DEC).rule, RF_ROW_UNIT_NORM);
+    assert_int_equal(rf_coder_tensor_at(with_free, RF_CODER_W_DEC).rule, RF_ROW_FREE);
+    rf_coder_tensor w_dec = rf_coder_tensor_at(archetypal, RF_CODER_W_DEC);
+    assert_true(w_dec.kind == RF_TENSOR_STATE && w_dec.rule == RF_ROW_FREE && !w_dec.decay);
+    rf_coder_tensor offsets = rf_coder_tensor_at(archetypal, RF_CODER_ARCHETYPE_OFFSETS);
+    assert_true(offsets.rule == RF_ROW_BALL && offsets.radius == 0.25f);
+    assert_int_equal(rf_coder_tensor_at(archetypal, RF_CODER_ARCHETYPES).rule, RF_ROW_SIMPLEX);
+    rf_coder_destroy(archetypal);
+    rf_coder_destroy(with_free);
+    rf_coder_destroy(unit);
+}
+
+static void segments_are_the_sites(void **state)
+{
+    (void)state;
+    rf_coder_shape sites = {.n_in = 3, .in = {2, 3, 4}};
+    rf_coder_shape across = {.n_in = 1, .in = {D}, .n_out = 2, .out = {3, 5}};
+    rf_coder_settings t = fixture_settings("topk", F, 3);
+    rf_coder *cross = make_of(t, &sites);
+    t.w_enc = RF_W_ENC_INDEPENDENT;
+    rf_coder *trans = make_of(t, &across);
+    rf_segments in = rf_coder_in_segments(cross), out = rf_coder_out_segments(cross);
+    assert_true(in.n == 3 && in.end[0] == 2 && in.end[1] == 5 && in.end[2] == 9);
+    assert_memory_equal(&in, &out, sizeof in);
+    in = rf_coder_in_segments(trans);
+    out = rf_coder_out_segments(trans);
+    assert_true(in.n == 1 && in.end[0] == D && out.n == 2 && out.end[0] == 3 && out.end[1] == 8);
+    assert_true(rf_coder_width(cross) == 9 && rf_coder_out_width(cross) == 9);
+    assert_true(rf_coder_width(trans) == D && rf_coder_out_width(trans) == 8);
+    assert_true(!rf_coder_is_transcoder(cross) && rf_coder_is_transcoder(trans));
+    assert_memory_equal(rf_coder_get_shape(trans), &across, sizeof across);
+    rf_coder_destroy(trans);
+    rf_coder_destroy(cross);
+}
+
+static void only_one_site_that_reconstructs_itself_subtracts_b_dec(void **state)
+{
+    (void)state;
+    rf_coder_shape shapes[] = {rf_coder_shape_of(D),
+                               {.n_in = 2, .in = {3, 3}},
+                               {.n_in = 1, .in = {D}, .n_out = 1, .out = {D}}};
+    for (int i = 0; i < 3; i++) {
+        for (int subtract = 0; subtract < 3; subtract++) {
+            rf_coder_settings t = fixture_settings("topk", F, 3);
+            t.subtract = subtract;
+            if (i == 2 && subtract == RF_SUBTRACT_YES) {
+                continue; /* refused */
+            }
+            rf_coder *coder = make_of(t, &shapes[i]);
+            bool want = subtract == RF_SUBTRACT_YES || (subtract == RF_SUBTRACT_AUTO && i == 0);
+            assert_int_equal(rf_coder_subtracts(coder), want);
+            rf_coder_destroy(coder);
+        }
+    }
+}
+
+static void the_penalty_is_the_settings_or_the_architectures(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *architecture;
+        int choice, want;
+    } cases[] = {
+        {"topk", RF_PENALTY_CHOICE_AUTO, RF_PENALTY_NONE},
+        {"matryoshka", RF_PENALTY_CHOICE_AUTO, RF_PENALTY_NONE},
+        {"relu", RF_PENALTY_CHOICE_AUTO, RF_PENALTY_L1},
+        {"relu", RF_PENALTY_CHOICE_LP, RF_PENALTY_NORM},
+        {"relu", RF_PENALTY_CHOICE_TANH, RF_PENALTY_TANH},
+        {"gated", RF_PENALTY_CHOICE_AUTO, RF_PENALTY_L1},
+        {"p_anneal", RF_PENALTY_CHOICE_AUTO, RF_PENALTY_POWER},
+        {"jumprelu", RF_PENALTY_CHOICE_AUTO, RF_PENALTY_L0},
+        {"jumprelu", RF_PENALTY_CHOICE_TARGET_L0, RF_PENALTY_L0},
+        {"jumprelu", RF_PENALTY_CHOICE_L1, RF_PENALTY_L1},
+    };
+    rf_coder_shape shape = rf_coder_shape_of(D);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        rf_coder_settings t = fixture_settings(cases[i].architecture, F, 3);
+        t.penalty = cases[i].choice;
+        rf_coder *coder = make_of(t, &shape);
+        assert_int_equal(rf_coder_penalty(coder), cases[i].want);
+        rf_coder_destroy(coder);
+    }
+}
+
+static void aux_k_is_near_half_the_target_and_of_topk_unless_said(void **state)
+{
+    (void)state;
+    rf_coder_shape shape = rf_coder_shape_of(768);
+    rf_coder_settings t = fixture_settings("topk", 1000, 3);
+    rf_coder *topk = make_of(t, &shape);
+    assert_int_equal(rf_coder_aux_k(topk, 1000), 512); /* log2(384) = 8.58 */
+    assert_int_equal(rf_coder_aux_k(topk, 7), 7);
+    assert_int_equal(rf_coder_aux_k(topk, 0), 0);
+    rf_coder_destroy(topk);
+    t.aux_alpha = 0.0;
+    topk = make_of(t, &shape);
+    assert_int_equal(rf_coder_aux_k(topk, 1000), 0);
+    rf_coder_destroy(topk);
+    t = fixture_settings("relu", 1000, 3);
+    rf_coder *relu = make_of(t, &shape);
+    assert_int_equal(rf_coder_aux_k(relu, 1000), 0);
+    rf_coder_destroy(relu);
+    t.aux_k = 9;
+    relu = make_of(t, &shape);
+    assert_int_equal(rf_coder_aux_k(relu, 1000), 9);
+    rf_coder_destroy(relu);
+}
+
+/* ---- state ------------------------------------------------------------------------------------
+ */
 
 static void state_survives_a_round_trip(void **state)
 {
     (void)state;
-    rf_coder *coder = make("relu", 6, 20, 3);
+    rf_coder *coder = make("relu", D, F, 3);
     rf_coder_state a, b;
     OK(rf_coder_get_state(coder, s, &a));
     assert_int_equal(a.counters[RF_COUNTER_DENSE], 1);
-    a.variance = 2.5f;
-    a.counters[RF_COUNTER_STEPS] = 77;
+    assert_true(a.scalars[RF_SCALAR_VARIANCE] == 1.0f);
+    for (int i = 0; i < RF_CODER_N_SCALARS; i++) {
+        a.scalars[i] = 0.5f + (float)i;
+    }
+    for (int i = 0; i < RF_CODER_N_COUNTERS; i++) {
+        a.counters[i] = 100 + i;
+    }
     OK(rf_coder_set_state(coder, s, &a));
     OK(rf_coder_get_state(coder, s, &b));
-    assert_true(b.variance == 2.5f);
+    assert_memory_equal(a.scalars, b.scalars, sizeof a.scalars);
     assert_memory_equal(a.counters, b.counters, sizeof a.counters);
     rf_coder_destroy(coder);
 }
 
-/* ---- start values -------------------------------------------------------------------------- */
-
-static void a_coder_starts_tied_with_unit_rows_and_the_samples_variance(void **state)
+static void thresholds_are_exponentials(void **state)
 {
     (void)state;
-    enum { N = 200, D = 10, F = 70 };
-    float *x = fixture_planted(1, N, D);
-    rf_view sample = rf_view_2d(x, N, D);
-    rf_coder *coder = make("topk", D, F, 3);
-    rf_coder_state st;
-    double mean[D], variance;
-    OK(rf_coder_init(coder, s, &sample));
-    const float *w_dec = rf_coder_view(coder, RF_CODER_W_DEC).data;
-    assert_memory_equal(rf_coder_view(coder, RF_CODER_W_ENC).data, w_dec, sizeof(float) * F * D);
+    rf_coder *coder = make("jumprelu", D, F, 3), *other = make("relu", D, F, 3);
+    float theta[F], *log_theta = rf_coder_view(coder, RF_CODER_LOG_THRESHOLD).data;
+    rf_view out = rf_view_1d(theta, F);
+    rf_coder_state st = {.scalars = {[RF_SCALAR_RMS] = 8.0f}};
     for (int i = 0; i < F; i++) {
-        assert_true(fabs((double)rf_dot(w_dec + i * D, w_dec + i * D, D) - 1.0) <= 1e-6);
-        assert_true(((float *)rf_coder_view(coder, RF_CODER_B_ENC).data)[i] == 0.0f);
+        log_theta[i] = 0.1f * (float)i - 1.0f;
     }
-    OK(rf_sample_moments(x, N, D, mean, &variance));
-    OK(rf_coder_get_state(coder, s, &st));
-    assert_true(st.variance == (float)variance);
-    rf_coder_destroy(coder);
-    rf_free(x);
-}
-
-static void decoder_rows_depend_on_seed_and_latent_only(void **state)
-{
-    (void)state;
-    enum { N = 50, D = 9 };
-    float *x = fixture_planted(2, N, D);
-    rf_view sample = rf_view_2d(x, N, D);
-    rf_coder *small = make("topk", D, 5, 3), *large = make("relu", D, 2100, 3);
-    OK(rf_coder_init(small, s, &sample));
-    OK(rf_coder_init(large, s, &sample));
-    assert_memory_equal(rf_coder_view(small, RF_CODER_W_DEC).data,
-                        rf_coder_view(large, RF_CODER_W_DEC).data, sizeof(float) * 5 * D);
-    rf_coder_settings settings = fixture_settings("topk", 5, 3);
-    rf_coder *other = NULL;
-    settings.seed = 1;
-    OK(rf_coder_create(be, &settings, D, &other));
-    OK(rf_coder_init(other, s, &sample));
-    assert_memory_not_equal(rf_coder_view(small, RF_CODER_W_DEC).data,
-                            rf_coder_view(other, RF_CODER_W_DEC).data, sizeof(float) * 5 * D);
+    OK(rf_coder_thresholds(coder, s, &out));
+    for (int i = 0; i < F; i++) {
+        assert_true(theta[i] == expf(log_theta[i]));
+    }
+    assert_true(rf_coder_bandwidth(coder, &st) == 0.001 * 8.0);
+    assert_int_equal(rf_coder_thresholds(other, s, &out), RF_ERR_INVALID_ARG);
+    out = rf_view_1d(theta, F - 1);
+    assert_int_equal(rf_coder_thresholds(coder, s, &out), RF_ERR_INVALID_ARG);
     rf_coder_destroy(other);
-    rf_coder_destroy(large);
-    rf_coder_destroy(small);
-    rf_free(x);
-}
-
-static void b_dec_starts_where_it_is_told(void **state)
-{
-    (void)state;
-    enum { N = 101, D = 7 };
-    float *x = fixture_planted(3, N, D);
-    rf_view sample = rf_view_2d(x, N, D);
-    double mean[D], median[D], variance;
-    x[0] = 1000.0f; /* moves the mean, hardly the median */
-    OK(rf_sample_moments(x, N, D, mean, &variance));
-    OK(rf_geometric_median(x, N, D, median));
-    assert_true(fabs(mean[0] - median[0]) > 5.0);
-    for (int choice = 0; choice < 3; choice++) {
-        rf_coder_settings settings = fixture_settings("topk", 20, 3);
-        rf_coder *coder = NULL;
-        settings.b_dec = choice;
-        OK(rf_coder_create(be, &settings, D, &coder));
-        OK(rf_coder_init(coder, s, &sample));
-        const float *b_dec = rf_coder_view(coder, RF_CODER_B_DEC).data;
-        for (int j = 0; j < D; j++) {
-            double want = choice == RF_B_DEC_GEOMETRIC_MEDIAN ? median[j]
-                          : choice == RF_B_DEC_MEAN           ? mean[j]
-                                                              : 0.0;
-            assert_true(b_dec[j] == (float)want);
-        }
-        rf_coder_destroy(coder);
-    }
-    rf_free(x);
-}
-
-static double mean_distance(const float *x, int64_t n, int64_t d, const double *y)
-{
-    double total = 0.0;
-    for (int64_t b = 0; b < n; b++) {
-        double sum = 0.0;
-        for (int64_t j = 0; j < d; j++) {
-            sum += ((double)x[b * d + j] - y[j]) * ((double)x[b * d + j] - y[j]);
-        }
-        total += sqrt(sum);
-    }
-    return total / (double)n;
-}
-
-static void no_point_near_the_geometric_median_is_better(void **state)
-{
-    (void)state;
-    enum { N = 300, D = 5 };
-    float *x = fixture_planted(4, N, D);
-    double y[D], best;
-    OK(rf_geometric_median(x, N, D, y));
-    best = mean_distance(x, N, D, y);
-    for (int j = 0; j < 2 * D; j++) {
-        double z[D];
-        memcpy(z, y, sizeof z);
-        z[j / 2] += j % 2 == 0 ? 1e-3 : -1e-3;
-        assert_true(mean_distance(x, N, D, z) > best);
-    }
-    rf_free(x);
-}
-
-static void the_geometric_median_may_be_a_data_point(void **state)
-{
-    (void)state;
-    /* the mean (where the iteration starts) is the first point, which most others coincide with */
-    static const float heavy[] = {0, 0, 0, 0, 0, 0, 5, 0, -5, 0};
-    static const float line[] = {0, 1, 2, 3, 100}; /* in one dimension: the median */
-    double y[2];
-    OK(rf_geometric_median(heavy, 5, 2, y));
-    assert_true(fabs(y[0]) <= 1e-6 && fabs(y[1]) <= 1e-6);
-    OK(rf_geometric_median(line, 5, 1, y));
-    assert_true(fabs(y[0] - 2.0) <= 1e-2); /* converges slowly next to a data point */
-    OK(rf_geometric_median(line, 1, 1, y));
-    assert_true(y[0] == 0.0);
-}
-
-static void a_sample_without_variance_or_not_finite_is_refused(void **state)
-{
-    (void)state;
-    float x[20] = {0};
-    rf_view sample = rf_view_2d(x, 5, 4);
-    rf_coder *coder = make("topk", 4, 20, 3);
-    assert_int_equal(rf_coder_init(coder, s, &sample), RF_ERR_NUMERIC);
-    x[3] = NAN;
-    assert_int_equal(rf_coder_init(coder, s, &sample), RF_ERR_NUMERIC);
-    x[3] = INFINITY;
-    assert_int_equal(rf_coder_init(coder, s, &sample), RF_ERR_NUMERIC);
-    sample = rf_view_2d(x, 0, 4);
-    assert_int_equal(rf_coder_init(coder, s, &sample), RF_ERR_INVALID_ARG);
-    sample = rf_view_2d(x, 4, 5);
-    assert_int_equal(rf_coder_init(coder, s, &sample), RF_ERR_INVALID_ARG);
     rf_coder_destroy(coder);
-}
-
-/* ---- use ----------------------------------------------------------------------------------- */
-
-/* Naive codes of one token in double: relu, or its k largest. */
-static void naive_codes(const rf_coder *coder, const float *x, double *z)
-{
-    int64_t d = rf_coder_width(coder), f = rf_coder_n_latents(coder), k = rf_coder_k(coder);
-    const float *w = rf_coder_view(coder, RF_CODER_W_ENC).data;
-    const float *b = rf_coder_view(coder, RF_CODER_B_ENC).data;
-    const float *b_dec = rf_coder_view(coder, RF_CODER_B_DEC).data;
-    for (int64_t i = 0; i < f; i++) {
-        z[i] = (double)b[i];
-        for (int64_t j = 0; j < d; j++) {
-            z[i] += ((double)x[j] - (double)b_dec[j]) * (double)w[i * d + j];
-        }
-    }
-    for (int64_t i = 0; i < f; i++) {
-        z[i] = fmax(z[i], 0.0);
-    }
-    double threshold = 0.0;
-    for (int64_t i = 0; i < f; i++) {
-        int64_t n_larger = 0;
-        for (int64_t j = 0; j < f; j++) {
-            n_larger += z[j] > z[i];
-        }
-        threshold = n_larger == k ? fmax(threshold, z[i]) : threshold;
-    }
-    for (int64_t i = 0; k < f && i < f; i++) {
-        z[i] = z[i] > threshold ? z[i] : 0.0;
-    }
-}
-
-static rf_coder *started(const char *architecture, float *x, int64_t n, int64_t d, int64_t f)
-{
-    rf_view sample = rf_view_2d(x, n, d);
-    rf_coder *coder = make(architecture, d, f, 5);
-    OK(rf_coder_init(coder, s, &sample));
-    return coder;
-}
-
-static void reconstructions_equal_a_naive_model(void **state)
-{
-    (void)state;
-    enum { N = 1100, D = 12, F = 90 };
-    static const char *const architectures[] = {"topk", "relu", "relu"};
-    float *x = fixture_planted(5, N, D), *x_hat = rf_calloc(N * D, sizeof *x_hat);
-    uint8_t valid[N];
-    int64_t n_active[N];
-    for (int b = 0; b < N; b++) {
-        valid[b] = b % 100 != 7;
-    }
-    for (int a = 0; a < 3; a++) {
-        rf_coder *coder = started(architectures[a], x, N, D, F);
-        rf_view in = rf_view_2d(x, N, D), out = rf_view_2d(x_hat, N, D);
-        const float *w_dec = rf_coder_view(coder, RF_CODER_W_DEC).data;
-        const float *b_dec = rf_coder_view(coder, RF_CODER_B_DEC).data;
-        float *b_enc = rf_coder_view(coder, RF_CODER_B_ENC).data;
-        for (int i = 0; a == 2 && i < F; i++) {
-            b_enc[i] = -1.0f; /* sparse; before, half of it is active: the dense way */
-        }
-        OK(rf_coder_reconstruct(coder, s, &in, valid, &out, n_active));
-        for (int b = 0; b < N; b++) {
-            double z[F], err = 0.0;
-            int64_t count = 0;
-            naive_codes(coder, x + b * D, z);
-            for (int i = 0; i < F; i++) {
-                z[i] = valid[b] ? z[i] : 0.0;
-                count += z[i] > 0.0;
-            }
-            for (int j = 0; j < D; j++) {
-                double y = (double)b_dec[j];
-                for (int i = 0; i < F; i++) {
-                    y += z[i] * (double)w_dec[i * D + j];
-                }
-                err = fmax(err, fabs(y - (double)x_hat[b * D + j]));
-            }
-            assert_true(err <= 1e-4); /* fp32 sums of up to 90 terms of size 3 */
-            assert_int_equal(n_active[b], count);
-        }
-        rf_coder_destroy(coder);
-    }
-    rf_free(x_hat);
-    rf_free(x);
-}
-
-static void encode_gives_the_codes_that_reconstruct_decodes(void **state)
-{
-    (void)state;
-    enum { N = 60, D = 12, F = 90 };
-    static const char *const architectures[] = {"topk", "relu"};
-    float *x = fixture_planted(6, N, D), *centred = rf_calloc(N * D, sizeof *centred);
-    float *a_hat = rf_calloc(N * D, sizeof *a_hat), *b_hat = rf_calloc(N * D, sizeof *b_hat);
-    for (int a = 0; a < 2; a++) {
-        rf_coder *coder = started(architectures[a], x, N, D, F);
-        rf_codes codes;
-        rf_view in = rf_view_2d(x, N, D), c = rf_view_2d(centred, N, D);
-        rf_view out = rf_view_2d(a_hat, N, D), other = rf_view_2d(b_hat, N, D);
-        OK(rf_codes_create(be, N, N * rf_coder_k(coder), &codes));
-        assert_int_equal(rf_coder_rows_for(coder, codes.capacity), N);
-        OK(rf_coder_encode(coder, s, &in, NULL, &c, &codes));
-        OK(rf_decode(s, &(rf_decode_args){.codes = &codes,
-                                          .w_dec = rf_coder_view(coder, RF_CODER_W_DEC),
-                                          .bias = rf_coder_view(coder, RF_CODER_B_DEC),
-                                          .out = out}));
-        OK(rf_coder_reconstruct(coder, s, &in, NULL, &other, NULL));
-        assert_true(fixture_distance(a_hat, b_hat, N * D) <= (a == 0 ? 0.0 : 1e-6));
-        codes.capacity--;
-        assert_int_equal(rf_coder_encode(coder, s, &in, NULL, &c, &codes), RF_ERR_INVALID_ARG);
-        codes.capacity++;
-        x[5] = NAN;
-        assert_int_equal(rf_coder_encode(coder, s, &in, NULL, &c, &codes), RF_ERR_NUMERIC);
-        x[5] = 0.5f;
-        rf_codes_destroy(be, &codes);
-        rf_coder_destroy(coder);
-    }
-    rf_free(b_hat);
-    rf_free(a_hat);
-    rf_free(centred);
-    rf_free(x);
 }
 
 static int start(void **state)
@@ -406,18 +471,21 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_architecture_can_be_chosen_by_its_name),
         cmocka_unit_test(settings_read_as_people_write_them),
+        cmocka_unit_test(the_defaults_are_a_topk_coder),
+        cmocka_unit_test(every_setting_survives_a_round_trip),
+        cmocka_unit_test(every_setting_teaches_what_it_is),
         cmocka_unit_test(token_classes_have_the_numbers_of_the_stream),
-        cmocka_unit_test(a_coder_that_means_nothing_is_refused),
-        cmocka_unit_test(the_table_covers_parameters_and_state),
+        cmocka_unit_test(sites_are_read_from_their_list),
+        cmocka_unit_test(k_of_a_class_is_its_own_or_any_or_the_largest),
+        cmocka_unit_test(each_architecture_has_its_tensors),
+        cmocka_unit_test(options_and_shapes_bring_their_tensors),
+        cmocka_unit_test(kinds_and_rules_follow_the_decoder),
+        cmocka_unit_test(segments_are_the_sites),
+        cmocka_unit_test(only_one_site_that_reconstructs_itself_subtracts_b_dec),
+        cmocka_unit_test(the_penalty_is_the_settings_or_the_architectures),
+        cmocka_unit_test(aux_k_is_near_half_the_target_and_of_topk_unless_said),
         cmocka_unit_test(state_survives_a_round_trip),
-        cmocka_unit_test(a_coder_starts_tied_with_unit_rows_and_the_samples_variance),
-        cmocka_unit_test(decoder_rows_depend_on_seed_and_latent_only),
-        cmocka_unit_test(b_dec_starts_where_it_is_told),
-        cmocka_unit_test(no_point_near_the_geometric_median_is_better),
-        cmocka_unit_test(the_geometric_median_may_be_a_data_point),
-        cmocka_unit_test(a_sample_without_variance_or_not_finite_is_refused),
-        cmocka_unit_test(reconstructions_equal_a_naive_model),
-        cmocka_unit_test(encode_gives_the_codes_that_reconstruct_decodes),
+        cmocka_unit_test(thresholds_are_exponentials),
     };
     return cmocka_run_group_tests(tests, start, finish);
 }

@@ -13,18 +13,48 @@
 
 #include <cmocka.h>
 
-enum { MAX_READERS = 6, SEED = 11, NEVER = 1 << 30 };
+enum { MAX_READERS = 6, MAX_SITES = 3, SEED = 11, NEVER = 1 << 30 };
 
 static rf_comm *world;
 static rf_backend *backend;
 static rf_stream *stream;
 
-static const rf_vit_config config = {.name = "formula",
-                                     .n_patches = 6,
-                                     .n_prefix = 3,
-                                     .n_registers = 2,
-                                     .n_tokens = 9,
-                                     .has_cls = true};
+/* Model 0 is that of single sites; 1 has its grid and no registers, 2 another grid, 3 as many
+ * patches in another grid, 4 a token less before as many patches more. */
+static const rf_vit_config models[] = {
+    {.name = "formula",
+     .grid = {1, 2, 3},
+     .n_patches = 6,
+     .n_prefix = 3,
+     .n_registers = 2,
+     .n_tokens = 9,
+     .has_cls = true},
+    {.name = "bare",
+     .grid = {1, 2, 3},
+     .n_patches = 6,
+     .n_prefix = 1,
+     .n_tokens = 7,
+     .has_cls = true},
+    {.name = "small",
+     .grid = {1, 2, 2},
+     .n_patches = 4,
+     .n_prefix = 1,
+     .n_tokens = 5,
+     .has_cls = true},
+    {.name = "turned",
+     .grid = {1, 3, 2},
+     .n_patches = 6,
+     .n_prefix = 1,
+     .n_tokens = 7,
+     .has_cls = true},
+    {.name = "shifted",
+     .grid = {1, 1, 8},
+     .n_patches = 8,
+     .n_prefix = 1,
+     .n_tokens = 9,
+     .has_cls = true},
+};
+enum { N_MODELS = sizeof models / sizeof models[0] };
 
 /* ---- activations by formula -------------------------------------------------------------------
  */
@@ -33,6 +63,12 @@ static const rf_vit_config config = {.name = "formula",
 static float formula(int64_t layer, int64_t picture, int64_t token, int64_t column)
 {
     return (float)(((layer * 1000 + picture) * 16 + token) * 8 + column % 8);
+}
+
+/* Models differ as layers do. */
+static int64_t layer_of(int model, const rf_hook_point *point)
+{
+    return 10 * model + point->layer;
 }
 
 typedef struct formula_source {
@@ -83,7 +119,7 @@ static rf_status formula_next(void *self, const rf_site *sites, int64_t n_sites,
             int64_t width = sites[s].point.width;
             float *out = (float *)rows[s] + i * sites[s].n_rows * width;
             for (int64_t k = 0; k < sites[s].n_rows * width; k++) {
-                out[k] = valid[i] ? formula(sites[s].point.layer, pictures[i],
+                out[k] = valid[i] ? formula(layer_of(sites[s].model, &sites[s].point), pictures[i],
                                             sites[s].first_row + k / width, k % width)
                                   : NAN;
             }
@@ -123,49 +159,52 @@ static void formula_destroy(void *self)
 /* ---- a case: shapes and readers ---------------------------------------------------------------
  */
 
+/* rf_reader_opts that can be copied. */
+typedef struct case_reader {
+    rf_reader_site sites[MAX_SITES];
+    int n_sites;
+    rf_token_class tokens;
+    int64_t batch_tokens, epochs, total_tokens;
+} case_reader;
+
 typedef struct test_case {
     int64_t n_pictures, group_pictures, pool_groups, keep_bytes, bad_each;
     double max_bad_share;
     int64_t n_readers;
-    rf_reader_opts readers[MAX_READERS];
+    case_reader readers[MAX_READERS];
 } test_case;
 
-static rf_reader_opts reader(const char *name, int64_t layer, rf_hook_shape shape, int64_t width,
-                             rf_token_class tokens, int64_t batch_tokens, int64_t epochs)
+static case_reader reader(const char *name, int64_t layer, rf_hook_shape shape, int64_t width,
+                          rf_token_class tokens, int64_t batch_tokens, int64_t epochs)
 {
-    rf_reader_opts r = {.point = {.layer = layer, .shape = shape, .width = width},
-                        .tokens = tokens,
-                        .batch_tokens = batch_tokens,
-                        .epochs = epochs};
-    assert_int_equal(rf_format(r.point.name, sizeof r.point.name, "%s", name), RF_OK);
+    case_reader r = {.sites = {{.point = {.layer = layer, .shape = shape, .width = width}}},
+                     .n_sites = 1,
+                     .tokens = tokens,
+                     .batch_tokens = batch_tokens,
+                     .epochs = epochs};
+    char *to = r.sites[0].point.name;
+    assert_int_equal(rf_format(to, sizeof r.sites[0].point.name, "%s", name), RF_OK);
     return r;
 }
 
-/* Classes, points, widths, and batches of several pools, of a part of one, and of one tile. */
-static test_case mixed_case(int64_t n_pictures, int64_t group_pictures, int64_t pool_groups)
+/* Columns of all sites. */
+static int64_t width_of(const case_reader *r)
 {
-    return (test_case){
-        .n_pictures = n_pictures,
-        .group_pictures = group_pictures,
-        .pool_groups = pool_groups,
-        .max_bad_share = 1,
-        .n_readers = 6,
-        .readers = {reader("l0", 0, RF_HOOK_TOKENS, 5, RF_TOKENS_ALL, 100, 3),
-                    reader("l1", 1, RF_HOOK_TOKENS, 8, RF_TOKENS_PATCH, 64, 2),
-                    reader("l1", 1, RF_HOOK_TOKENS, 8, RF_TOKENS_CLS, 129, 3),
-                    reader("l0", 0, RF_HOOK_TOKENS, 5, RF_TOKENS_REGISTER, 33, 1),
-                    reader("embed", 2, RF_HOOK_PATCHES, 3, RF_TOKENS_PATCH, 200, 1),
-                    reader("pooled", 3, RF_HOOK_POOLED, 4, RF_TOKENS_POOLED, 7, 2)},
-    };
+    int64_t width = 0;
+    for (int i = 0; i < r->n_sites; i++) {
+        width += r->sites[i].point.width;
+    }
+    return width;
 }
 
 static rf_status open_case(const test_case *c, int64_t fail_at, rf_activation_stream **out)
 {
     rf_status status = RF_OK;
     formula_source *f = NULL;
+    rf_reader_opts readers[MAX_READERS] = {{0}};
     rf_stream_frame frame = {.stream = stream,
                              .comm = world,
-                             .config = &config,
+                             .n_models = N_MODELS,
                              .n_pictures = c->n_pictures,
                              .group_pictures = c->group_pictures,
                              .pool_groups = c->pool_groups,
@@ -173,6 +212,17 @@ static rf_status open_case(const test_case *c, int64_t fail_at, rf_activation_st
                              .pictures_hash = 99,
                              .keep_bytes = c->keep_bytes,
                              .max_bad_share = c->max_bad_share};
+    for (int m = 0; m < N_MODELS; m++) {
+        frame.configs[m] = &models[m];
+    }
+    for (int64_t r = 0; r < c->n_readers; r++) {
+        readers[r] = (rf_reader_opts){.sites = c->readers[r].sites,
+                                      .n_sites = c->readers[r].n_sites,
+                                      .tokens = c->readers[r].tokens,
+                                      .batch_tokens = c->readers[r].batch_tokens,
+                                      .epochs = c->readers[r].epochs,
+                                      .total_tokens = c->readers[r].total_tokens};
+    }
     RF_ALLOC(f, 1);
     f->fail_at = fail_at;
     f->bad_each = c->bad_each;
@@ -181,7 +231,7 @@ static rf_status open_case(const test_case *c, int64_t fail_at, rf_activation_st
                                          (rf_group_source){f, formula_start, formula_next,
                                                            formula_name, formula_reason,
                                                            formula_destroy},
-                                         c->readers, c->n_readers, out);
+                                         readers, c->n_readers, out);
 fail:
     return status;
 }
@@ -190,16 +240,18 @@ fail:
  */
 
 typedef struct naive_token {
-    int64_t picture, token;
+    int64_t picture, row; /* of the class */
 } naive_token;
 
 /* `n` tokens of the reader's sequence from the definition: list a pool's tokens, permute, append.
  */
-static naive_token *naive_sequence(const test_case *c, const rf_reader_opts *r, int64_t *n)
+static naive_token *naive_sequence(const test_case *c, const case_reader *r, int64_t *n)
 {
     int64_t first = 0, n_rows = 0, n_out = 0;
     int64_t g = c->group_pictures, p = c->pool_groups, n_groups = (c->n_pictures + g - 1) / g;
-    assert_int_equal(rf_token_class_rows(&config, &r->point, r->tokens, &first, &n_rows), RF_OK);
+    const rf_reader_site *site = &r->sites[0];
+    assert_int_equal(
+        rf_token_class_rows(&models[site->model], &site->point, r->tokens, &first, &n_rows), RF_OK);
     int64_t total = r->total_tokens > 0 ? r->total_tokens : r->epochs * c->n_pictures * n_rows;
     naive_token *out = rf_calloc(total + p * g * n_rows, sizeof *out);
     naive_token *pool = rf_calloc(p * g * n_rows, sizeof *pool);
@@ -211,7 +263,7 @@ static naive_token *naive_sequence(const test_case *c, const rf_reader_opts *r, 
                     rf_permute(SEED, RF_RANDOM_GROUP_ORDER, (uint64_t)e, 0, n_groups, slot);
                 for (int64_t i = group * g; i < group * g + g && i < c->n_pictures; i++) {
                     for (int64_t k = 0; k < n_rows; k++) {
-                        pool[n_pool++] = (naive_token){i, first + k};
+                        pool[n_pool++] = (naive_token){i, k};
                     }
                 }
             }
@@ -226,8 +278,54 @@ static naive_token *naive_sequence(const test_case *c, const rf_reader_opts *r, 
     return out;
 }
 
+/* The token that row `row` of the reader's class is at one of its sites. */
+static int64_t token_at(const case_reader *r, int site, int64_t row)
+{
+    int64_t first = 0, n_rows = 0;
+    const rf_reader_site *s = &r->sites[site];
+    if (rf_token_class_rows(&models[s->model], &s->point, r->tokens, &first, &n_rows) != RF_OK) {
+        return -1;
+    }
+    return first + row;
+}
+
+/* The class that has the token at the reader's first site. */
+static rf_token_class class_at(const case_reader *r, int64_t token)
+{
+    const rf_reader_site *s = &r->sites[0];
+    if (s->point.shape == RF_HOOK_POOLED) {
+        return RF_TOKENS_CLS;
+    }
+    for (int k = RF_TOKENS_CLS; k <= RF_TOKENS_PATCH; k++) {
+        int64_t first = 0, n_rows = 0;
+        if (rf_token_class_rows(&models[s->model], &s->point, (rf_token_class)k, &first, &n_rows) ==
+                RF_OK &&
+            token >= first && token < first + n_rows) {
+            return (rf_token_class)k;
+        }
+    }
+    return RF_TOKENS_ALL;
+}
+
+/* Numbers of `row` that are not those of the token at the reader's sites, side by side. */
+static int64_t count_wrong(const case_reader *r, naive_token t, bool bad, const float *row)
+{
+    int64_t n_wrong = 0;
+    for (int s = 0; s < r->n_sites; s++) {
+        const rf_reader_site *site = &r->sites[s];
+        int64_t token = token_at(r, s, t.row);
+        for (int64_t k = 0; k < site->point.width; k++) {
+            float expected =
+                bad ? 0.0f : formula(layer_of(site->model, &site->point), t.picture, token, k);
+            n_wrong += !(row[k] == expected);
+        }
+        row += site->point.width;
+    }
+    return n_wrong;
+}
+
 /* Is this rank's share of batch `b` what the sequence says? */
-static bool batch_is_right(const test_case *c, const rf_reader_opts *r, const naive_token *sequence,
+static bool batch_is_right(const test_case *c, const case_reader *r, const naive_token *sequence,
                            int64_t total, int64_t b, const rf_token_batch *batch)
 {
     int64_t begin = b * r->batch_tokens, n = rf_min_i64(r->batch_tokens, total - begin);
@@ -237,7 +335,7 @@ static bool batch_is_right(const test_case *c, const rf_reader_opts *r, const na
         n_valid += !is_bad(c->bad_each, sequence[begin + i].picture);
     }
     if (batch->batch_idx != b || batch->n_rows != n || batch->first_row != first ||
-        batch->x.shape[0] != count || batch->x.shape[1] != r->point.width ||
+        batch->x.shape[0] != count || batch->x.shape[1] != width_of(r) ||
         batch->n_valid != n_valid) {
         return false;
     }
@@ -245,12 +343,10 @@ static bool batch_is_right(const test_case *c, const rf_reader_opts *r, const na
     for (int64_t i = 0; i < count; i++) {
         naive_token t = sequence[begin + first + i];
         bool bad = is_bad(c->bad_each, t.picture);
-        n_wrong += batch->pictures[i] != t.picture || batch->tokens[i] != t.token;
-        n_wrong += batch->row_valid[i] != !bad;
-        for (int64_t k = 0; k < r->point.width; k++) {
-            float expected = bad ? 0.0f : formula(r->point.layer, t.picture, t.token, k);
-            n_wrong += !(x[i * r->point.width + k] == expected);
-        }
+        int64_t token = token_at(r, 0, t.row);
+        n_wrong += batch->pictures[i] != t.picture || batch->tokens[i] != token;
+        n_wrong += batch->row_valid[i] != !bad || batch->classes[i] != class_at(r, token);
+        n_wrong += count_wrong(r, t, bad, x + i * width_of(r));
     }
     return n_wrong == 0;
 }

@@ -10,7 +10,14 @@
 
 #define PICTURES RF_GOLDEN_DIR "/pictures"
 
-enum { SIDE = 12, IMAGE_ELEMS = 3 * SIDE * SIDE, WIDTH = 8, GROUP = 4 };
+enum {
+    SIDE = 12,
+    LARGE_SIDE = 16,
+    IMAGE_ELEMS = 3 * SIDE * SIDE,
+    MAX_IMAGE_ELEMS = 3 * LARGE_SIDE * LARGE_SIDE,
+    WIDTH = 8,
+    GROUP = 4
+};
 
 static rf_comm *world;
 static rf_backend *backend;
@@ -22,23 +29,43 @@ static const rf_transform small = {.shortest_edge = 14,
                                    .crop_height = SIDE,
                                    .crop_width = SIDE,
                                    .scale = 1.0 / 255.0};
+static const rf_transform large = {.resize_height = LARGE_SIDE,
+                                   .resize_width = LARGE_SIDE,
+                                   .filter = RF_RESIZE_BILINEAR,
+                                   .scale = 1.0 / 255.0,
+                                   .normalise = true,
+                                   .mean = {0.5f, 0.4f, 0.3f},
+                                   .std = {0.2f, 0.3f, 0.4f}};
 
 /* ---- the double -------------------------------------------------------------------------------
  */
 
 struct rf_vit {
     rf_vit_config config;
+    int64_t n_forwards;
+    const void *images; /* of the last one */
 };
 
-static rf_vit model = {{.name = "double",
-                        .image_height = SIDE,
-                        .image_width = SIDE,
-                        .n_channels = 3,
-                        .n_patches = 6,
-                        .n_prefix = 3,
-                        .n_registers = 2,
-                        .n_tokens = 9,
-                        .has_cls = true}};
+#define DOUBLE(name_, side)                                                                        \
+    {                                                                                              \
+        .config = {                                                                                \
+            .name = name_,                                                                         \
+            .image_height = side,                                                                  \
+            .image_width = side,                                                                   \
+            .n_channels = 3,                                                                       \
+            .n_patches = 6,                                                                        \
+            .n_prefix = 3,                                                                         \
+            .n_registers = 2,                                                                      \
+            .n_tokens = 9,                                                                         \
+            .has_cls = true                                                                        \
+        }                                                                                          \
+    }
+
+/* The first two take the same pictures. */
+static rf_vit model = DOUBLE("double", SIDE), twin = DOUBLE("twin", SIDE),
+              large_model = DOUBLE("large", LARGE_SIDE);
+static rf_vit *const vits[] = {&model, &twin, &large_model};
+static rf_transform transforms[3]; /* main fills it: small, small, large */
 
 const rf_vit_config *rf_vit_get_config(const rf_vit *vit)
 {
@@ -56,14 +83,18 @@ rf_status rf_vit_forward(rf_vit *vit, rf_stream *s, const rf_view *images, const
 {
     rf_status status = RF_OK;
     float *act = NULL;
-    int64_t n = images->shape[0];
-    RF_REQUIRE(vit == &model && stop == RF_VIT_STOP_AFTER_HOOKS && out == NULL, "unexpected call");
+    int64_t n = images->shape[0], elems = rf_view_n_elems(images) / n;
+    vit->n_forwards++;
+    vit->images = images->data;
+    RF_REQUIRE(images->shape[2] == vit->config.image_height && stop == RF_VIT_STOP_AFTER_HOOKS &&
+                   out == NULL,
+               "unexpected call");
     RF_ALLOC(act, n * 9 * WIDTH);
     for (int64_t h = 0; h < n_hooks; h++) {
         const rf_hook_point *p = &hooks[h].point;
         int64_t n_rows = n_rows_of(p->shape);
         for (int64_t b = 0; b < n; b++) {
-            const float *image = (const float *)images->data + b * IMAGE_ELEMS;
+            const float *image = (const float *)images->data + b * elems;
             memcpy(act + b * n_rows * WIDTH, image + p->layer * WIDTH,
                    (size_t)(n_rows * WIDTH) * sizeof *act);
         }
@@ -83,37 +114,32 @@ fail:
 
 enum { N_READERS = 5 };
 
+static const rf_reader_site resid = {
+    0, {.name = "resid", .layer = 1, .shape = RF_HOOK_TOKENS, .width = WIDTH}};
+static const rf_reader_site embed = {
+    0, {.name = "embed", .layer = 2, .shape = RF_HOOK_PATCHES, .width = WIDTH}};
+static const rf_reader_site z = {0,
+                                 {.name = "z", .layer = 3, .shape = RF_HOOK_HEADS, .width = WIDTH}};
+static const rf_reader_site pooled = {
+    0, {.name = "pooled", .layer = 4, .shape = RF_HOOK_POOLED, .width = WIDTH}};
+
 static const rf_reader_opts readers[N_READERS] = {
-    {{.name = "resid", .layer = 1, .shape = RF_HOOK_TOKENS, .width = WIDTH},
-     RF_TOKENS_PATCH,
-     .batch_tokens = 70,
-     .epochs = 2},
-    {{.name = "resid", .layer = 1, .shape = RF_HOOK_TOKENS, .width = WIDTH},
-     RF_TOKENS_REGISTER,
-     .batch_tokens = 20,
-     .epochs = 1},
-    {{.name = "embed", .layer = 2, .shape = RF_HOOK_PATCHES, .width = WIDTH},
-     RF_TOKENS_ALL,
-     .batch_tokens = 64,
-     .epochs = 1},
-    {{.name = "z", .layer = 3, .shape = RF_HOOK_HEADS, .width = WIDTH},
-     RF_TOKENS_ALL,
-     .batch_tokens = 90,
-     .epochs = 1},
-    {{.name = "pooled", .layer = 4, .shape = RF_HOOK_POOLED, .width = WIDTH},
-     RF_TOKENS_POOLED,
-     .batch_tokens = 9,
-     .epochs = 2},
+    {&resid, 1, RF_TOKENS_PATCH, .batch_tokens = 70, .epochs = 2},
+    {&resid, 1, RF_TOKENS_REGISTER, .batch_tokens = 20, .epochs = 1},
+    {&embed, 1, RF_TOKENS_ALL, .batch_tokens = 64, .epochs = 1},
+    {&z, 1, RF_TOKENS_ALL, .batch_tokens = 90, .epochs = 1},
+    {&pooled, 1, RF_TOKENS_POOLED, .batch_tokens = 9, .epochs = 2},
 };
 
 static rf_activation_stream_opts stream_opts(double max_bad_share)
 {
-    return (rf_activation_stream_opts){.vit = &model,
+    return (rf_activation_stream_opts){.vits = vits,
+                                       .n_vits = 3,
                                        .stream = stream,
                                        .comm = world,
                                        .pictures = list,
                                        .split = RF_SPLIT_ALL,
-                                       .transform = &small,
+                                       .transforms = transforms,
                                        .group_pictures = GROUP,
                                        .pool_groups = 3,
                                        .seed = 3,
@@ -122,17 +148,22 @@ static rf_activation_stream_opts stream_opts(double max_bad_share)
 }
 
 /* One after the other, without loader or stream; false for a damaged one. */
-static bool load_alone(int64_t picture, float *out)
+static bool load_as(const rf_transform *t, int64_t picture, float *out)
 {
     char path[RF_PATH_LEN];
     rf_picture p = {0};
     bool ok = rf_picture_list_path(list, RF_SPLIT_ALL, picture, path) == RF_OK &&
-              rf_picture_load(path, &p) == RF_OK && rf_transform_apply(&small, &p, out) == RF_OK;
+              rf_picture_load(path, &p) == RF_OK && rf_transform_apply(t, &p, out) == RF_OK;
     if (!ok) {
         memset(out, 0, IMAGE_ELEMS * sizeof *out);
     }
     rf_picture_fini(&p);
     return ok;
+}
+
+static bool load_alone(int64_t picture, float *out)
+{
+    return load_as(&small, picture, out);
 }
 
 static void assert_on_all(bool ok)
@@ -150,8 +181,9 @@ static int64_t count_wrong(const rf_reader_opts *r, const rf_token_batch *batch)
     for (int64_t i = 0; i < batch->x.shape[0]; i++) {
         bool ok = load_alone(batch->pictures[i], image);
         n_wrong += batch->row_valid[i] != ok;
-        n_wrong += memcmp(x + i * WIDTH, image + (r->point.layer + batch->tokens[i]) * WIDTH,
-                          WIDTH * sizeof *x) != 0;
+        n_wrong +=
+            memcmp(x + i * WIDTH, image + (r->sites[0].point.layer + batch->tokens[i]) * WIDTH,
+                   WIDTH * sizeof *x) != 0;
     }
     return n_wrong;
 }
@@ -204,6 +236,81 @@ static void rows_are_what_the_model_makes_of_each_picture(void **state)
     assert_on_all(rf_alloc_live() == live);
 }
 
+/* Columns of the sites of a row: model 0, model 2, model 1. */
+static int64_t count_wrong_sites(const rf_reader_opts *r, const rf_token_batch *batch)
+{
+    float image[MAX_IMAGE_ELEMS];
+    int64_t n_wrong = 0, width = r->n_sites * WIDTH;
+    const float *x = batch->x.data;
+    n_wrong += batch->x.shape[1] != width;
+    for (int64_t i = 0; i < batch->x.shape[0]; i++) {
+        for (int s = 0; s < r->n_sites; s++) {
+            const rf_reader_site *site = &r->sites[s];
+            bool ok = load_as(&transforms[site->model], batch->pictures[i], image);
+            const float *expected = image + (site->point.layer + batch->tokens[i]) * WIDTH;
+            n_wrong += batch->row_valid[i] != ok;
+            for (int k = 0; k < WIDTH; k++) {
+                n_wrong += !(x[i * width + s * WIDTH + k] == (ok ? expected[k] : 0));
+            }
+        }
+    }
+    return n_wrong;
+}
+
+static void models_see_the_same_pictures_each_through_its_own_transform(void **state)
+{
+    (void)state;
+    const rf_reader_site sites[] = {{0, resid.point}, {2, resid.point}, {1, resid.point}};
+    const rf_reader_opts both = {
+        .sites = sites, .n_sites = 3, .tokens = RF_TOKENS_PATCH, .batch_tokens = 70, .epochs = 1};
+    const rf_reader_opts two[] = {
+        both,
+        {.sites = sites, .n_sites = 2, .tokens = RF_TOKENS_CLS, .batch_tokens = 9, .epochs = 1}};
+    rf_activation_stream_opts opts = stream_opts(1);
+    rf_activation_stream *st = NULL;
+    int64_t n_wrong = 0, n_rows = 0, live = rf_alloc_live();
+    bool ok = true, more = true;
+    opts.decode_threads = 3;
+    model.n_forwards = twin.n_forwards = large_model.n_forwards = 0;
+    assert_int_equal(rf_activation_stream_open(&opts, two, 2, &st), RF_OK);
+    while (more) {
+        bool any = false;
+        for (int64_t r = 0; r < 2; r++) {
+            rf_token_batch batch;
+            bool has = false;
+            ok = rf_activation_stream_next(st, r, &batch, &has) == RF_OK && ok;
+            n_wrong += has ? count_wrong_sites(&two[r], &batch) : 0;
+            n_rows += has ? batch.n_rows : 0;
+            any = any || has;
+        }
+        if (!any) {
+            ok = rf_activation_stream_advance(st, &more) == RF_OK && ok;
+        }
+    }
+    assert_on_all(ok && n_wrong == 0);
+    assert_on_all(n_rows == rf_picture_list_n(list, RF_SPLIT_ALL) * 7);
+    /* one pass of each model; twins share decoded pixels, the third has its own */
+    assert_on_all(model.n_forwards == twin.n_forwards &&
+                  model.n_forwards == large_model.n_forwards);
+    assert_on_all(model.images == twin.images);
+    assert_on_all(model.n_forwards == 0 || model.images != large_model.images);
+    rf_activation_stream_close(st);
+    assert_on_all(rf_alloc_live() == live);
+}
+
+static void a_model_that_nobody_reads_does_not_run(void **state)
+{
+    (void)state;
+    const rf_activation_stream_opts opts = stream_opts(1);
+    rf_activation_stream *st = NULL;
+    bool more = false;
+    twin.n_forwards = large_model.n_forwards = 0;
+    assert_int_equal(rf_activation_stream_open(&opts, readers, N_READERS, &st), RF_OK);
+    rf_status status = rf_activation_stream_advance(st, &more);
+    assert_on_all(status == RF_OK && twin.n_forwards == 0 && large_model.n_forwards == 0);
+    rf_activation_stream_close(st);
+}
+
 static void a_share_of_bad_pictures_ends_it_and_says_why(void **state)
 {
     (void)state;
@@ -233,7 +340,8 @@ static void pictures_of_another_size_than_the_models_are_refused(void **state)
     rf_activation_stream *st = NULL;
     int64_t live = rf_alloc_live();
     other.crop_width = other.crop_height = SIDE + 1;
-    opts.transform = &other;
+    const rf_transform others[] = {other, small, large};
+    opts.transforms = others;
     rf_status status = rf_activation_stream_open(&opts, readers, N_READERS, &st);
     assert_on_all(status == RF_ERR_INVALID_ARG && st == NULL &&
                   strstr(rf_error_text(), "13 x 13") != NULL && rf_alloc_live() == live);
@@ -243,11 +351,15 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_what_the_model_makes_of_each_picture),
+        cmocka_unit_test(models_see_the_same_pictures_each_through_its_own_transform),
+        cmocka_unit_test(a_model_that_nobody_reads_does_not_run),
         cmocka_unit_test(a_share_of_bad_pictures_ends_it_and_says_why),
         cmocka_unit_test(pictures_of_another_size_than_the_models_are_refused),
     };
     const rf_picture_list_opts opts = {.folder = PICTURES};
     int n_failed = 1;
+    transforms[0] = transforms[1] = small;
+    transforms[2] = large;
     if (rf_comm_start(&argc, &argv, &world) == RF_OK &&
         rf_backend_cpu_create(1, &backend) == RF_OK &&
         rf_stream_create(backend, &stream) == RF_OK &&

@@ -32,6 +32,31 @@ static void assert_rows(const rf_vit_config *config, rf_hook_shape shape, rf_tok
     assert_int_equal(got_n, n_rows);
 }
 
+static void rows_know_their_class(void **state)
+{
+    (void)state;
+    const rf_vit_config distilled = {.name = "distilled",
+                                     .n_patches = 4,
+                                     .n_prefix = 2,
+                                     .n_tokens = 6,
+                                     .has_cls = true,
+                                     .has_distilled = true};
+    const rf_hook_point tokens = point("t", RF_HOOK_TOKENS), heads = point("z", RF_HOOK_HEADS);
+    const rf_hook_point patches = point("e", RF_HOOK_PATCHES), pooled = point("p", RF_HOOK_POOLED);
+    for (int64_t t = 0; t < 14; t++) {
+        rf_token_class expected = t == 0  ? RF_TOKENS_CLS
+                                  : t < 5 ? RF_TOKENS_REGISTER
+                                          : RF_TOKENS_PATCH;
+        assert_int_equal(rf_token_class_of_row(&with_registers, &tokens, t), expected);
+        assert_int_equal(rf_token_class_of_row(&with_registers, &heads, t), expected);
+    }
+    assert_int_equal(rf_token_class_of_row(&with_registers, &patches, 0), RF_TOKENS_PATCH);
+    assert_int_equal(rf_token_class_of_row(&with_registers, &pooled, 0), RF_TOKENS_CLS);
+    assert_int_equal(rf_token_class_of_row(&bare, &tokens, 0), RF_TOKENS_PATCH);
+    assert_int_equal(rf_token_class_of_row(&distilled, &tokens, 1), RF_TOKENS_CLS);
+    assert_int_equal(rf_token_class_of_row(&distilled, &tokens, 2), RF_TOKENS_PATCH);
+}
+
 static void assert_refused(const rf_vit_config *config, const char *name, rf_hook_shape shape,
                            rf_token_class tokens, const char *said)
 {
@@ -128,6 +153,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_read_and_spatial_means_patch),
+        cmocka_unit_test(rows_know_their_class),
         cmocka_unit_test(classes_partition_the_tokens),
         cmocka_unit_test(classes_that_a_model_lacks_are_refused),
         cmocka_unit_test(the_patch_embedding_has_patches_only),

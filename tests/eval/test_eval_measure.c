@@ -155,7 +155,7 @@ static void build_reference(const rf_eval_coder *coder, rf_picture_split split,
     memset(r, 0, sizeof *r);
     for (int64_t c = 0; c < n_chosen; c++) {
         swap w = {.act = r->x[r->n]};
-        if (!run_picture(split, chosen[c], &coder->point, &w, &r->clean[r->n])) {
+        if (!run_picture(split, chosen[c], &coder->sites[0].point, &w, &r->clean[r->n])) {
             continue;
         }
         for (int t = 0; t < TINY_T; t++) {
@@ -246,7 +246,7 @@ static void run_swapped(const rf_eval_coder *coder, rf_picture_split split, cons
     for (int p = 0; p < r->n; p++) {
         answer a;
         swap w = {.rows = rows + p * stride, .first = first, .n_rows = n_rows, .width = TINY_D};
-        assert_true(run_picture(split, r->pictures[p], &coder->point, &w, &a));
+        assert_true(run_picture(split, r->pictures[p], &coder->sites[0].point, &w, &a));
         *cos_out += cosine(a.embedding, r->clean[p].embedding, TINY_D) / r->n;
         *ce_out +=
             cross_entropy(a.logits, rf_picture_list_label(model.pictures, split, r->pictures[p])) /
@@ -323,6 +323,7 @@ typedef struct bench {
     rf_comm *self;
     rf_eval_coder coders[4];
     int64_t *classes;
+    rf_eval_model model;
     rf_eval_job job;
 } bench;
 
@@ -344,12 +345,13 @@ static void begin(bench *b)
     }
     TINY_OK(rf_eval_match_classes(model.vit, model.pictures, &b->classes, &reason));
     assert_null(reason.data);
+    b->model = tiny_model(&model);
+    b->model.classes = b->classes;
     b->job = (rf_eval_job){.comm = world,
-                           .vit = model.vit,
+                           .models = &b->model,
+                           .n_models = 1,
                            .stream = model.stream,
                            .pictures = model.pictures,
-                           .transform = &model.transform,
-                           .classes = b->classes,
                            .coders = b->coders,
                            .n_coders = 4,
                            .settings = {.micro_batch = 5, .substitution = true},
@@ -360,7 +362,7 @@ static void begin(bench *b)
 static void end(bench *b)
 {
     for (int i = 0; i < 4; i++) {
-        rf_coder_destroy(b->coders[i].coder);
+        tiny_eval_coder_fini(&b->coders[i]);
     }
     rf_free(b->classes);
     /* the model keeps its work space from the first test on */
@@ -497,10 +499,14 @@ static void a_coder_of_another_width_is_refused_by_name(void **state)
     bench b;
     rf_split_figures split;
     begin(&b);
-    TINY_OK(rf_vit_hook_find(rf_vit_get_config(model.vit), "blocks.0.mlp.hook_post",
-                             &b.coders[2].point));
+    rf_reader_site elsewhere = {.model = 0};
+    const rf_reader_site *own = b.coders[2].sites;
+    TINY_OK(
+        rf_vit_hook_find(rf_vit_get_config(model.vit), "blocks.0.mlp.hook_post", &elsewhere.point));
+    b.coders[2].sites = &elsewhere;
     assert_int_equal(rf_eval_measure(&b.job, RF_SPLIT_TRAIN, &split), RF_ERR_INVALID_ARG);
     assert_non_null(strstr(rf_error_text(), "topk cls"));
+    b.coders[2].sites = own;
     end(&b);
 }
 

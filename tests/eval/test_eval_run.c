@@ -3,11 +3,13 @@
 
 #include "eval/tiny.h"
 
+enum { N_CODERS = 4 };
+
 static rf_comm *world;
 static tiny model;
 static char run_dir[RF_PATH_LEN];
 
-/* Two coders of one stream, a few steps. */
+/* A few steps of an autoencoder with and without k, a transcoder and a crosscoder. */
 static void train(void)
 {
     char yaml[4 * RF_PATH_LEN];
@@ -23,6 +25,11 @@ static void train(void)
                       "     latents: 48, k: 5}\n"
                       "  - {name: dense, input: blocks.1.hook_resid_post, architecture: relu,\n"
                       "     tokens: patch, latents: 32, l1: 0.01}\n"
+                      "  - {name: mlp, input: blocks.0.hook_resid_mid,\n"
+                      "     target: blocks.0.hook_mlp_out, skip: true, latents: 48, k: 5}\n"
+                      "  - {name: cross, input: [blocks.0.hook_resid_post,\n"
+                      "     blocks.1.hook_resid_post], architecture: batch_topk, latents: 48,\n"
+                      "     k: 5, normalise: average}\n"
                       "train: {batch_tokens: 16, epochs: 2, lr: 1e-3, warmup_steps: 1,\n"
                       "        device: cpu, threads: 1}\n"
                       "output: {dir: %s}\n",
@@ -81,6 +88,12 @@ static rf_json *parse_item(const char *from)
     return out;
 }
 
+/* Behind the coder that `at` lies in. */
+static const char *end_of(const char *at)
+{
+    return strstr(at, "\"embedding\"");
+}
+
 static void check_coder(const char *text, const rf_coder_figures *figures)
 {
     char key[RF_NAME_LEN + 16];
@@ -100,6 +113,8 @@ static void check_coder(const char *text, const rf_coder_figures *figures)
     assert_true(number_at(coder, "embedding.cosine_spliced") ==
                 figures->substitution.cosine_spliced);
     assert_true(number_at(coder, "classification.ce_zero") == figures->substitution.ce_zero);
+    assert_true((strstr(at, "\"sites\": [") != NULL && strstr(at, "\"sites\": [") < end_of(at)) ==
+                (figures->n_sites > 0));
     assert_true(number_at(coder, "alive_percent") ==
                 100 * (double)figures->n_alive / (double)figures->n_latents);
     rf_json_free(coder);
@@ -113,19 +128,25 @@ static void eval_json_holds_every_figure_and_what_it_was_taken_on(void **state)
     char *text = NULL;
     int64_t n_bytes = 0;
     const char *hash = NULL;
+    char expected[64];
 
     evaluate(&report);
-    assert_int_equal(report.splits[0].n_coders, 2);
+    assert_int_equal(report.splits[0].n_coders, N_CODERS);
     assert_int_equal(report.splits[0].n_pictures + report.splits[1].n_pictures, TINY_PICTURES);
     assert_true(report.splits[0].n_pictures > 0 && report.splits[1].n_pictures > 0);
-    assert_null(report.ce_reason);
+    assert_int_equal(report.n_models, 1);
+    assert_null(report.models[0].ce_reason);
     TINY_OK(rf_file_read(report.json_path, 1 << 20, &text, &n_bytes));
     TINY_OK(rf_json_parse(text, n_bytes, report.json_path, &json)); /* strict JSON */
     assert_true(number_at(json, "step") == (double)report.step);
     assert_non_null(rf_json_find(json, "formulas.explained_variance"));
-    TINY_OK(rf_json_get_str(json, "model_hash", NULL, &hash));
+    TINY_OK(rf_json_get_str(json, "settings_hash", NULL, &hash));
     assert_int_equal(strlen(hash), 16);
-    for (int64_t c = 0; c < 2; c++) {
+    TINY_OK(rf_format(expected, sizeof expected, "\"hash\": \"%016" PRIx64 "\"",
+                      report.models[0].hash));
+    assert_non_null(strstr(text, expected));
+    assert_non_null(strstr(text, "\"substitution\": \"the target's tokens, made of the untouched"));
+    for (int64_t c = 0; c < N_CODERS; c++) {
         const char *trained_on = strstr(text, "\"trained on\"");
         check_coder(text, &report.splits[0].coders[c]); /* held out comes first */
         check_coder(trained_on, &report.splits[1].coders[c]);

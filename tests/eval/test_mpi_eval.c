@@ -1,6 +1,8 @@
 /* A measurement has the same bits on any number of ranks. */
 #include "eval/tiny.h"
 
+enum { N_CODERS = 4 };
+
 static rf_comm *world;
 
 /* Rank 0 writes, all open. */
@@ -42,7 +44,7 @@ static void figures_have_the_bits_of_one_rank(void **state)
     (void)state;
     static tiny t;
     rf_comm *self = NULL;
-    rf_eval_coder coders[2];
+    rf_eval_coder coders[N_CODERS];
     int64_t *classes = NULL;
     rf_str reason = {0};
 
@@ -52,18 +54,23 @@ static void figures_have_the_bits_of_one_rank(void **state)
                                 tiny_coder(&t, "topk", 40, 6, 1));
     coders[1] = tiny_eval_coder(&t, "b", "blocks.1.hook_mlp_out", RF_TOKENS_PATCH,
                                 tiny_coder(&t, "relu", 50, 6, 2));
+    coders[2] = tiny_eval_coder(&t, "c", "blocks.1.hook_resid_pre", RF_TOKENS_ALL,
+                                tiny_coder(&t, "batch_topk", 40, 6, 3));
+    coders[3] = tiny_eval_coder(&t, "d", "blocks.1.hook_resid_mid", RF_TOKENS_CLS,
+                                tiny_coder(&t, "gated", 50, 6, 4));
     TINY_OK(rf_eval_match_classes(t.vit, t.pictures, &classes, &reason));
+    rf_eval_model model = tiny_model(&t);
+    model.classes = classes;
     for (int i = 0; i < 2; i++) {
         const rf_picture_split split = i == 0 ? RF_SPLIT_HELD_OUT : RF_SPLIT_TRAIN;
         rf_split_figures all, alone;
         rf_eval_job job = {.comm = world,
-                           .vit = t.vit,
+                           .models = &model,
+                           .n_models = 1,
                            .stream = t.stream,
                            .pictures = t.pictures,
-                           .transform = &t.transform,
-                           .classes = classes,
                            .coders = coders,
-                           .n_coders = 2,
+                           .n_coders = N_CODERS,
                            .settings = {.micro_batch = 3, .substitution = true},
                            .max_bad_share = 0.5};
         TINY_OK(rf_eval_measure(&job, split, &all));
@@ -73,8 +80,9 @@ static void figures_have_the_bits_of_one_rank(void **state)
         rf_split_figures_fini(&all);
         rf_split_figures_fini(&alone);
     }
-    rf_coder_destroy(coders[0].coder);
-    rf_coder_destroy(coders[1].coder);
+    for (int i = 0; i < N_CODERS; i++) {
+        tiny_eval_coder_fini(&coders[i]);
+    }
     rf_free(classes);
     rf_comm_destroy(self);
     unshare_tiny(&t);
@@ -91,20 +99,25 @@ static void a_failure_on_one_rank_is_one_on_all(void **state)
     share_tiny(&t);
     coder = tiny_eval_coder(&t, "a", "blocks.0.hook_resid_post", RF_TOKENS_ALL,
                             tiny_coder(&t, "topk", 40, 6, 1));
+    const rf_eval_model model = tiny_model(&t);
+    rf_reader_site site = coder.sites[0];
+    const rf_reader_site *own = coder.sites;
     if (rf_comm_rank(world) == rf_comm_size(world) - 1) {
-        coder.point.width = TINY_D + 1;
+        site.point.width = TINY_D + 1;
+        coder.sites = &site;
     }
     const rf_eval_job job = {.comm = world,
-                             .vit = t.vit,
+                             .models = &model,
+                             .n_models = 1,
                              .stream = t.stream,
                              .pictures = t.pictures,
-                             .transform = &t.transform,
                              .coders = &coder,
                              .n_coders = 1,
                              .settings = {.micro_batch = 3},
                              .max_bad_share = 0.5};
     assert_int_equal(rf_eval_measure(&job, RF_SPLIT_TRAIN, &split), RF_ERR_INVALID_ARG);
-    rf_coder_destroy(coder.coder);
+    coder.sites = own;
+    tiny_eval_coder_fini(&coder);
     unshare_tiny(&t);
 }
 

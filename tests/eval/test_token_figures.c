@@ -143,7 +143,7 @@ static void figures_are_those_of_two_pass_loops_whatever_the_mean(void **state)
         for (int c = 0; c < RF_EVAL_N_CLASSES; c++) {
             const rf_token_span span = f.layout.spans[c];
             rf_token_figures got, expected;
-            rf_token_figures_compute(&f.sums, (rf_eval_class)c, span, &f.site, &got);
+            rf_token_figures_compute(&f.sums, (rf_eval_class)c, &span, &f.site, 1, &got);
             expected = naive(&f, (int)span.first, (int)(span.first + span.count));
             assert_int_equal(got.n_tokens, expected.n_tokens);
             assert_close(got.l0, expected.l0);
@@ -164,7 +164,7 @@ static void explained_variance_about_all_exceeds_that_about_positions(void **sta
     rf_token_figures got;
     fill(&f, 0);
     measure(&f);
-    rf_token_figures_compute(&f.sums, RF_EVAL_ALL, f.layout.spans[0], &f.site, &got);
+    rf_token_figures_compute(&f.sums, RF_EVAL_ALL, &f.layout.spans[0], &f.site, 1, &got);
     assert_true(got.explained_variance > got.explained_variance_by_position + 0.01);
 }
 
@@ -175,7 +175,7 @@ static void a_class_without_tokens_is_not_a_number(void **state)
     rf_token_figures got;
     fill(&f, 0);
     f.site = rf_site_sums_bind(f.arena, T, D);
-    rf_token_figures_compute(&f.sums, RF_EVAL_CLS, f.layout.spans[RF_EVAL_CLS], &f.site, &got);
+    rf_token_figures_compute(&f.sums, RF_EVAL_CLS, &f.layout.spans[RF_EVAL_CLS], &f.site, 1, &got);
     assert_int_equal(got.n_tokens, 0);
     assert_true(isnan(got.l0) && isnan(got.mse) && isnan(got.cosine));
     assert_true(isnan(got.explained_variance) && isnan(got.explained_variance_by_position));
@@ -191,10 +191,55 @@ static void a_constant_has_no_variance_to_explain(void **state)
         f.x[i] = 0.1F; /* not exact in binary: what is left of the difference is rounding */
     }
     measure(&f);
-    rf_token_figures_compute(&f.sums, RF_EVAL_ALL, f.layout.spans[0], &f.site, &got);
+    rf_token_figures_compute(&f.sums, RF_EVAL_ALL, &f.layout.spans[0], &f.site, 1, &got);
     assert_int_equal(got.n_tokens, (N - 1) * T);
     assert_true(isnan(got.explained_variance) && isnan(got.explained_variance_by_position));
     assert_true(!isnan(got.mse));
+}
+
+/* Prisma takes its cosine over the tokens of each channel (prisma.md 7.1); of tokens that are
+ * reconstructed up to their lengths that is less than 1. */
+static void cosine_is_of_tokens_not_of_channels(void **state)
+{
+    (void)state;
+    fixture f;
+    rf_token_figures got;
+    fill(&f, 0);
+    for (int i = 0; i < N * T * D; i++) {
+        f.x_hat[i] = f.x[i] * (float)(1 << i / D % 7); /* exact */
+    }
+    measure(&f);
+    rf_token_figures_compute(&f.sums, RF_EVAL_ALL, &f.layout.spans[0], &f.site, 1, &got);
+    assert_close(got.cosine, 1);
+}
+
+/* Two halves of a row as sites of their own. */
+static void several_sites_have_the_variance_of_the_row_that_they_make(void **state)
+{
+    (void)state;
+    enum { LEFT = 2, RIGHT = D - LEFT };
+    fixture f;
+    double arena[2][T * (2 + D)] = {{0}};
+    float parts[2][N * T * D];
+    rf_token_figures whole, got;
+    fill(&f, 0);
+    measure(&f);
+    for (int i = 0; i < N * T; i++) {
+        memcpy(parts[0] + i * LEFT, f.x + i * D, LEFT * sizeof(float));
+        memcpy(parts[1] + i * RIGHT, f.x + i * D + LEFT, RIGHT * sizeof(float));
+    }
+    const rf_site_sums sites[2] = {rf_site_sums_bind(arena[0], T, LEFT),
+                                   rf_site_sums_bind(arena[1], T, RIGHT)};
+    rf_site_sums_add(&sites[0], parts[0], f.shift, f.valid, N);
+    rf_site_sums_add(&sites[1], parts[1], f.shift + LEFT, f.valid, N);
+    for (int c = 0; c < RF_EVAL_N_CLASSES; c++) {
+        const rf_token_span spans[2] = {f.layout.spans[c], f.layout.spans[c]};
+        rf_token_figures_compute(&f.sums, (rf_eval_class)c, spans, &f.site, 1, &whole);
+        rf_token_figures_compute(&f.sums, (rf_eval_class)c, spans, sites, 2, &got);
+        assert_close(got.explained_variance, whole.explained_variance);
+        assert_close(got.explained_variance_by_position, whole.explained_variance_by_position);
+        assert_close(got.mse, whole.mse);
+    }
 }
 
 static void the_mean_is_of_readable_tokens_of_the_span(void **state)
@@ -278,6 +323,8 @@ int main(void)
         cmocka_unit_test(explained_variance_about_all_exceeds_that_about_positions),
         cmocka_unit_test(a_class_without_tokens_is_not_a_number),
         cmocka_unit_test(a_constant_has_no_variance_to_explain),
+        cmocka_unit_test(cosine_is_of_tokens_not_of_channels),
+        cmocka_unit_test(several_sites_have_the_variance_of_the_row_that_they_make),
         cmocka_unit_test(the_mean_is_of_readable_tokens_of_the_span),
         cmocka_unit_test(cosine_with_a_zero_vector_is_zero),
         cmocka_unit_test(cross_entropy_survives_large_logits),

@@ -45,6 +45,7 @@ typedef struct tiny_weights {
     rf_named_tensor tensors[TINY_MAX_TENSORS];
     char names[TINY_MAX_TENSORS][RF_NAME_LEN];
     int64_t n;
+    uint64_t seed; /* 0: the first model */
 } tiny_weights;
 
 static inline void tiny_add(tiny_weights *w, const char *name, int n_dims, const int64_t *shape,
@@ -58,7 +59,8 @@ static inline void tiny_add(tiny_weights *w, const char *name, int n_dims, const
         t->shape[i] = shape[i];
         t->n_elems *= shape[i];
     }
-    t->bytes = (const unsigned char *)tiny_normals((uint64_t)w->n, t->n_elems, scale, offset);
+    t->bytes = (const unsigned char *)tiny_normals(100000 * w->seed + (uint64_t)w->n, t->n_elems,
+                                                   scale, offset);
     t->n_bytes = t->n_elems * 4;
     w->n++;
 }
@@ -111,11 +113,11 @@ static inline void tiny_write_text(const char *folder, const char *name, const c
     TINY_OK(rf_file_write_atomic(path, text, (int64_t)strlen(text)));
 }
 
-static inline void tiny_write_model(const char *folder)
+static inline void tiny_write_model(const char *folder, uint64_t seed)
 {
     static const int64_t cls[3] = {1, 1, TINY_D}, position[3] = {1, TINY_T, TINY_D};
     static const int64_t patches[4] = {TINY_D, 3, TINY_PATCH, TINY_PATCH}, bias[1] = {TINY_D};
-    tiny_weights w = {.n = 0};
+    tiny_weights w = {.seed = seed};
     char path[RF_PATH_LEN];
 
     TINY_OK(rf_file_make_dirs(folder));
@@ -193,7 +195,7 @@ static inline void tiny_write(tiny *t, const char *const *labels, bool with_bad)
     assert_non_null(mkdtemp(t->folder));
     TINY_OK(rf_path_join(t->model, t->folder, "model"));
     TINY_OK(rf_path_join(t->data, t->folder, "pictures"));
-    tiny_write_model(t->model);
+    tiny_write_model(t->model, 0);
     tiny_write_pictures(t->data, labels, with_bad);
 }
 
@@ -222,14 +224,10 @@ static inline void tiny_remove(const tiny *t)
     assert_int_equal(system(command), 0);
 }
 
-/* A random coder: W_dec of unit-like rows, W_enc near it, b_dec away from 0. */
-static inline rf_coder *tiny_coder(const tiny *t, const char *architecture, int64_t n_latents,
-                                   int64_t k, uint64_t key)
+static inline rf_coder_settings tiny_settings(const char *architecture, int64_t n_latents,
+                                              int64_t k)
 {
     rf_coder_settings settings;
-    rf_coder *coder = NULL;
-    static const float scales[RF_CODER_N_PARAMETERS] = {0.25F, 0.3F, 0.25F, 0.3F};
-
     TINY_OK(rf_settings_defaults(&rf_coder_settings_table, &settings));
     for (int i = 0; i < rf_architecture_count(); i++) {
         if (strcmp(rf_architecture_at(i)->name, architecture) == 0) {
@@ -237,28 +235,83 @@ static inline rf_coder *tiny_coder(const tiny *t, const char *architecture, int6
         }
     }
     settings.latents = n_latents;
-    settings.k = k;
-    if (rf_architecture_at(settings.architecture)->may_be_dense) {
-        settings.k = 0;
-    }
-    TINY_OK(rf_coder_create(t->be, &settings, TINY_D, &coder));
-    for (int i = 0; i < RF_CODER_N_PARAMETERS; i++) {
-        const rf_view view = rf_coder_view(coder, i);
-        const int64_t n = rf_view_n_elems(&view);
-        float *x = tiny_normals(key + 100 * (uint64_t)i, n, scales[i], 0);
+    settings.k = (rf_k_by_class){.any = k};
+    settings.w_enc = RF_W_ENC_INDEPENDENT;
+    return settings;
+}
+
+static inline void tiny_fill(const tiny *t, const rf_coder *coder, int idx, uint64_t key,
+                             float scale, float offset)
+{
+    const rf_view view = rf_coder_view(coder, idx);
+    const int64_t n = rf_view_n_elems(&view);
+    if (view.data != NULL) {
+        float *x = tiny_normals(key + 100 * (uint64_t)idx, n, scale, offset);
         TINY_OK(rf_copy_in(t->stream, view.data, x, (size_t)n * sizeof *x));
         TINY_OK(rf_stream_synchronise(t->stream));
         rf_free(x);
     }
+}
+
+/* A coder of random tensors, biases away from 0; a threshold in use that cuts some values off. */
+static inline rf_coder *tiny_coder_of(const tiny *t, const rf_coder_settings *settings,
+                                      const rf_coder_shape *shape, uint64_t key)
+{
+    static const struct {
+        float scale, offset;
+    } of[RF_CODER_N_TENSORS] = {
+        [RF_CODER_W_ENC] = {0.25F, 0},         [RF_CODER_B_ENC] = {0.3F, 0},
+        [RF_CODER_W_DEC] = {0.25F, 0},         [RF_CODER_B_DEC] = {0.3F, 0},
+        [RF_CODER_LOG_THRESHOLD] = {0.3F, -1}, [RF_CODER_GAIN] = {0.3F, 0},
+        [RF_CODER_B_MAG] = {0.3F, 0},          [RF_CODER_W_SKIP] = {0.2F, 0},
+        [RF_CODER_IN_SHIFT] = {0.3F, 0},       [RF_CODER_IN_SCALE] = {0.1F, 1.5F},
+        [RF_CODER_OUT_SHIFT] = {0.3F, 0},      [RF_CODER_OUT_SCALE] = {0.1F, 0.7F}};
+    rf_coder *coder = NULL;
+    rf_coder_state state;
+
+    TINY_OK(rf_coder_create(t->be, settings, shape, &coder));
+    for (int i = 0; i < RF_CODER_N_TENSORS; i++) {
+        if (of[i].scale > 0) {
+            tiny_fill(t, coder, i, key, of[i].scale, of[i].offset);
+        }
+    }
+    TINY_OK(rf_coder_get_state(coder, t->stream, &state));
+    state.scalars[RF_SCALAR_THRESHOLD] = 0.2F;
+    state.scalars[RF_SCALAR_THRESHOLD_MASS] = 0.4F;
+    TINY_OK(rf_coder_set_state(coder, t->stream, &state));
     return coder;
 }
 
+/* An autoencoder of one site of the model. */
+static inline rf_coder *tiny_coder(const tiny *t, const char *architecture, int64_t n_latents,
+                                   int64_t k, uint64_t key)
+{
+    const rf_coder_settings settings = tiny_settings(architecture, n_latents, k);
+    const rf_coder_shape shape = rf_coder_shape_of(TINY_D);
+    return tiny_coder_of(t, &settings, &shape, key);
+}
+
+static inline rf_eval_model tiny_model(const tiny *t)
+{
+    return (rf_eval_model){.name = "", .vit = t->vit, .transform = &t->transform};
+}
+
+/* Takes `coder`. */
 static inline rf_eval_coder tiny_eval_coder(const tiny *t, const char *name, const char *hook,
                                             rf_token_class tokens, rf_coder *coder)
 {
-    rf_eval_coder out = {.name = name, .tokens = tokens, .coder = coder};
-    TINY_OK(rf_vit_hook_find(rf_vit_get_config(t->vit), hook, &out.point));
-    return out;
+    rf_reader_site *site = rf_calloc(1, sizeof *site);
+    assert_non_null(site);
+    TINY_OK(rf_vit_hook_find(rf_vit_get_config(t->vit), hook, &site->point));
+    return (rf_eval_coder){
+        .name = name, .sites = site, .n_in = 1, .tokens = tokens, .coder = coder};
+}
+
+static inline void tiny_eval_coder_fini(rf_eval_coder *coder)
+{
+    rf_coder_destroy(coder->coder);
+    rf_free((void *)(uintptr_t)coder->sites);
+    *coder = (rf_eval_coder){.name = NULL};
 }
 
 #endif

@@ -39,7 +39,7 @@ static void both_splits_stand_beside_each_other(void **state)
         .run_dir = "runs/a",
         .step = 7,
         .settings = {.substitution = true},
-        .ce_reason = NULL,
+        .n_models = 1,
         .splits = {
             {.split = RF_SPLIT_HELD_OUT,
              .n_pictures = 3,
@@ -77,8 +77,10 @@ static void a_missing_cross_entropy_says_why(void **state)
     rf_str out = {0};
     char reason[] = "the model has no classification head";
     const rf_split_figures split = {.coders = &coder, .n_coders = 1};
-    const rf_eval_report report = {
-        .settings = {.substitution = true}, .ce_reason = reason, .splits = {split, split}};
+    const rf_eval_report report = {.settings = {.substitution = true},
+                                   .models = {{.ce_reason = reason}},
+                                   .n_models = 1,
+                                   .splits = {split, split}};
     assert_int_equal(rf_report_eval(&report, &out), RF_OK);
     assert_non_null(strstr(out.data, "no cross entropy: the model has no classification head\n"));
     rf_str_fini(&out);

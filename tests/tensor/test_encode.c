@@ -1,165 +1,37 @@
 /* Encode and select against a naive reference that asks rf_dot for every latent: the same latents
  * and the same bits, for any shape, any number of threads, and data made to deceive. */
-#include "refract/tensor.h"
+#include "encode_fixture.h"
 
 #include <float.h>
-#include <math.h>
-#include <setjmp.h>
-#include <stdio.h>
-#include <string.h>
 
-#include <cmocka.h>
-
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        if ((call) != RF_OK) {                                                                     \
-            fail_msg("%s: %s", #call, rf_error_text());                                            \
-        }                                                                                          \
-    } while (0)
-
-typedef struct problem {
-    int64_t n, d, f;
-    float *x, *w, *b;
-    uint8_t *valid, *eligible; /* NULL: all */
-} problem;
-
-static float *normals(uint64_t tag, int64_t n, float scale)
+/* Of every row the k (or its row_k) largest > 0: larger value first, then smaller latent. */
+static rf_codes reference(const problem *p, int64_t k, const int32_t *row_k)
 {
-    float *x = rf_calloc(n + 4, sizeof *x);
-    assert_non_null(x);
-    for (int64_t i = 0; i < n; i += 4) {
-        rf_random_normal4(tag, RF_RANDOM_TEST, (uint64_t)i, 0, x + i);
-    }
-    for (int64_t i = 0; i < n; i++) {
-        x[i] *= scale;
-    }
-    return x;
-}
-
-static problem make(uint64_t tag, int64_t n, int64_t d, int64_t f)
-{
-    return (problem){.n = n,
-                     .d = d,
-                     .f = f,
-                     .x = normals(tag, n * d, 2.0f),
-                     .w = normals(tag + 1, f * d, 0.3f),
-                     .b = normals(tag + 2, f, 0.1f)};
-}
-
-static void unmake(problem *p)
-{
-    rf_free(p->x);
-    rf_free(p->w);
-    rf_free(p->b);
-    rf_free(p->valid);
-    rf_free(p->eligible);
-}
-
-static rf_codes make_codes(int64_t n, int64_t capacity)
-{
-    return (rf_codes){.n_rows = n,
-                      .capacity = capacity,
-                      .row_start = rf_calloc(n + 1, sizeof(int64_t)),
-                      .latent = rf_calloc(capacity, sizeof(int32_t)),
-                      .value = rf_calloc(capacity, sizeof(float)),
-                      .d_value = rf_calloc(capacity, sizeof(float))};
-}
-
-static void unmake_codes(rf_codes *c)
-{
-    rf_free(c->row_start);
-    rf_free(c->latent);
-    rf_free(c->value);
-    rf_free(c->d_value);
-}
-
-/* ---- the reference ------------------------------------------------------------------------- */
-
-/* The k largest > 0 of h [f]: larger value first, then smaller latent; `is_chosen` [f]. */
-static void choose(const problem *p, const float *h, bool *is_chosen, int64_t k)
-{
-    for (int64_t i = 0; i < p->f; i++) {
-        is_chosen[i] = false;
-    }
-    for (int64_t c = 0; c < k; c++) {
-        int64_t best = -1;
-        for (int64_t i = 0; i < p->f; i++) {
-            bool may = p->eligible == NULL || p->eligible[i] != 0;
-            if (may && !is_chosen[i] && h[i] > 0.0f && (best < 0 || h[i] > h[best])) {
-                best = i;
-            }
-        }
-        if (best < 0) {
-            break;
-        }
-        is_chosen[best] = true;
-    }
-}
-
-static rf_codes reference(const problem *p, int64_t k)
-{
-    rf_codes codes = make_codes(p->n, p->n * rf_min_i64(k, p->f));
-    float *h = rf_calloc(p->f, sizeof *h);
-    bool *is_chosen = rf_calloc(p->f, sizeof *is_chosen);
-    int64_t at = 0;
+    float *h = canonical(p);
+    bool *is_in = rf_calloc(p->n * p->f, sizeof *is_in);
     for (int64_t r = 0; r < p->n; r++) {
-        codes.row_start[r] = at;
-        if (p->valid != NULL && p->valid[r] == 0) {
-            continue;
-        }
-        for (int64_t i = 0; i < p->f; i++) {
-            h[i] = rf_dot(p->x + r * p->d, p->w + i * p->d, p->d) + p->b[i];
-        }
-        choose(p, h, is_chosen, k);
-        for (int64_t i = 0; i < p->f; i++) {
-            if (is_chosen[i]) {
-                codes.latent[at] = (int32_t)i;
-                codes.value[at++] = h[i];
+        int64_t first = r * p->f, n = row_k == NULL ? k : row_k[r];
+        for (int64_t c = 0; c < n; c++) {
+            int64_t best = -1;
+            for (int64_t e = first; e < first + p->f; e++) {
+                best = !is_in[e] && h[e] > 0.0f && (best < 0 || h[e] > h[best]) ? e : best;
             }
+            if (best < 0) {
+                break;
+            }
+            is_in[best] = true;
         }
     }
-    codes.row_start[p->n] = at;
-    rf_free(is_chosen);
+    rf_codes codes = codes_where(p, h, is_in);
+    rf_free(is_in);
     rf_free(h);
     return codes;
-}
-
-/* ---- running ------------------------------------------------------------------------------- */
-
-static rf_encode_args args_of(const problem *p)
-{
-    return (rf_encode_args){.x = rf_view_2d(p->x, p->n, p->d),
-                            .w_enc = rf_view_2d(p->w, p->f, p->d),
-                            .b_enc = rf_view_1d(p->b, p->f),
-                            .row_valid = p->valid,
-                            .n_lists = 1};
-}
-
-static void run(const rf_encode_args *args, int n_threads)
-{
-    rf_backend *be;
-    rf_stream *s;
-    OK(rf_backend_cpu_create(n_threads, &be));
-    OK(rf_stream_create(be, &s));
-    OK(rf_encode(s, args));
-    rf_stream_destroy(s);
-    rf_backend_destroy(be);
-}
-
-static void same_codes(const rf_codes *a, const rf_codes *b, const char *what)
-{
-    int64_t n = b->row_start[b->n_rows];
-    if (memcmp(a->row_start, b->row_start, sizeof(int64_t) * (size_t)(b->n_rows + 1)) != 0 ||
-        memcmp(a->latent, b->latent, sizeof(int32_t) * (size_t)n) != 0 ||
-        memcmp(a->value, b->value, sizeof(float) * (size_t)n) != 0) {
-        fail_msg("%s: other codes than the reference", what);
-    }
 }
 
 static void check_topk(const problem *p, int64_t k, const char *what)
 {
     static const int n_threads[] = {1, 2, 7};
-    rf_codes want = reference(p, k);
+    rf_codes want = reference(p, k, NULL);
     for (int t = 0; t < 3; t++) {
         rf_codes got = make_codes(p->n, p->n * rf_min_i64(k, p->f) + t);
         int64_t refused = -1;
@@ -358,97 +230,41 @@ static void no_rows_give_no_codes(void **state)
     unmake(&p);
 }
 
-/* ReLU: values of the product, the same for any number of threads, near those of the dot. */
-static void positive_lists_hold_every_positive_value(void **state)
+static void rows_may_have_a_k_of_their_own(void **state)
 {
     (void)state;
-    static const int64_t rows[] = {1, 17, 40, 300};
-    for (int i = 0; i < 4; i++) {
-        problem p = make(12 + (uint64_t)i, rows[i], 32, 1100);
-        rf_codes codes[3];
-        for (int t = 0; t < 3; t++) {
-            int64_t overflow = -1;
-            rf_encode_args args = args_of(&p);
-            codes[t] = make_codes(p.n, p.n * p.f);
-            args.lists[0] = (rf_select_list){
-                .rule = RF_SELECT_POSITIVE, .codes = &codes[t], .overflow = &overflow};
-            run(&args, 1 + 2 * t);
-            assert_int_equal(overflow, 0);
-            same_codes(&codes[t], &codes[0], "threads");
-        }
-        for (int64_t r = 0; r < p.n; r++) {
-            int64_t e = codes[0].row_start[r];
-            for (int64_t j = 0; j < p.f; j++) {
-                double v = (double)p.b[j];
-                for (int64_t d = 0; d < p.d; d++) {
-                    v += (double)p.x[r * p.d + d] * (double)p.w[j * p.d + d];
-                }
-                bool is_in = e < codes[0].row_start[r + 1] && codes[0].latent[e] == j;
-                if (is_in) {
-                    assert_true(fabs((double)codes[0].value[e] - v) <= 2e-5); /* |x||w| 32 u */
-                    e++;
-                } else {
-                    assert_true(v <= 2e-5);
-                }
-            }
-            assert_int_equal(e, codes[0].row_start[r + 1]);
-        }
-        for (int t = 0; t < 3; t++) {
-            unmake_codes(&codes[t]);
-        }
-        unmake(&p);
-    }
-}
-
-/* Rows share the room: one may have many entries where others have few. */
-static void a_positive_list_fits_when_all_entries_do(void **state)
-{
-    (void)state;
-    enum { EACH = 30, CROWDED = 400 };
-    problem p = make(20, 50, 8, 400);
-    for (int64_t i = 0; i < p.f; i++) { /* 30 latents positive, all of them for rows 10 and 49 */
-        memset(p.w + i * p.d, 0, sizeof(float) * (size_t)p.d);
-        p.b[i] = i % 13 == 0 && i < 390 ? 1.0f : -1.0f;
-        p.w[i * p.d] = 1.0f;
-    }
+    problem p = make(30, 150, 20, 1300);
+    int32_t *row_k = rf_calloc(p.n, sizeof *row_k);
+    p.valid = rf_calloc(p.n, 1);
     for (int64_t r = 0; r < p.n; r++) {
-        p.x[r * p.d] = r == 10 || r == 49 ? 2.0f : 0.0f;
+        row_k[r] = (int32_t)(r * 7 % 41);
+        p.valid[r] = r % 11 != 5;
     }
-    int64_t total = 48 * EACH + 2 * CROWDED;
-    for (int64_t room = total - 1; room <= total + 1; room++) {
-        for (int n_threads = 1; n_threads <= 4; n_threads += 3) {
-            rf_codes got = make_codes(p.n, room);
-            int64_t overflow = -1;
-            rf_encode_args args = args_of(&p);
-            args.lists[0] =
-                (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &got, .overflow = &overflow};
-            run(&args, n_threads);
-            assert_int_equal(overflow, room < total);
-            for (int64_t r = 0; r < p.n; r++) {
-                int64_t want = r == 10 || r == 49 ? CROWDED : EACH;
-                assert_int_equal(got.row_start[r + 1] - got.row_start[r], room < total ? 0 : want);
-            }
-            unmake_codes(&got);
-        }
+    rf_codes want = reference(&p, 40, row_k);
+    for (int n_threads = 1; n_threads <= 3; n_threads++) {
+        rf_codes got = make_codes(p.n, p.n * 40);
+        int64_t overflow = -1;
+        rf_encode_args args = args_of(&p);
+        args.lists[0] = (rf_select_list){
+            .rule = RF_SELECT_TOPK, .k = 40, .row_k = row_k, .codes = &got, .overflow = &overflow};
+        run(&args, n_threads);
+        same_codes(&got, &want, "k by row");
+        assert_int_equal(overflow, 0);
+        unmake_codes(&got);
     }
+    unmake_codes(&want);
+    rf_free(row_k);
     unmake(&p);
 }
 
-/* So many more than fit that chunks run out in the middle. */
-static void a_list_far_too_small_is_only_counted(void **state)
+static void only_rules_with_canonical_values_are_exact(void **state)
 {
     (void)state;
-    problem p = make(23, 300, 8, 900);
-    rf_codes got = make_codes(p.n, 10);
-    int64_t overflow = -1;
-    rf_encode_args args = args_of(&p);
-    args.lists[0] =
-        (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &got, .overflow = &overflow};
-    run(&args, 3);
-    assert_int_equal(overflow, 1);
-    assert_int_equal(got.row_start[p.n], 0);
-    unmake_codes(&got);
-    unmake(&p);
+    assert_true(rf_select_is_exact(RF_SELECT_TOPK));
+    assert_true(rf_select_is_exact(RF_SELECT_BATCH_TOPK));
+    assert_true(rf_select_is_exact(RF_SELECT_ABOVE));
+    assert_false(rf_select_is_exact(RF_SELECT_POSITIVE));
+    assert_false(rf_select_is_exact(RF_SELECT_WINDOW));
 }
 
 static void several_lists_of_one_encode_equal_encodes_apart(void **state)
@@ -470,10 +286,10 @@ static void several_lists_of_one_encode_equal_encodes_apart(void **state)
     args.lists[2] =
         (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &all, .overflow = &overflow};
     run(&args, 2);
-    want = reference(&p, 10);
+    want = reference(&p, 10, NULL);
     same_codes(&main_codes, &want, "main");
     unmake_codes(&want);
-    want = reference(&q, 6);
+    want = reference(&q, 6, NULL);
     same_codes(&aux, &want, "auxiliary");
     unmake_codes(&want);
     assert_true(all.row_start[p.n] > p.n * p.f / 3);
@@ -499,7 +315,35 @@ static void shapes_that_do_not_fit_are_refused(void **state)
     assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
     args.lists[0] = (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &codes};
     assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG); /* overflow is not counted */
+    int64_t overflow;
+    float floor = 0.0f, theta[30] = {0};
+    args.lists[0] = (rf_select_list){.rule = RF_SELECT_BATCH_TOPK, .k = 41, .codes = &codes};
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG); /* room for 40 */
+    args.lists[0].k = -1;
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
+    args.lists[0] =
+        (rf_select_list){.rule = RF_SELECT_ABOVE, .codes = &codes, .overflow = &overflow};
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG); /* above what? */
+    args.lists[0].overflow = NULL;
+    args.lists[0].floor = &floor;
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
+    args.lists[0] = (rf_select_list){
+        .rule = RF_SELECT_WINDOW, .window = 0.1f, .codes = &codes, .overflow = &overflow};
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG); /* around what? */
+    args.lists[0].threshold = rf_view_1d(theta, 29);
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
+    args.lists[0].threshold = rf_view_1d(theta, 30);
+    args.lists[0].window = NAN;
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
+    args.lists[0].window = 0.0f;
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
+    args.lists[0].rule = (rf_select_rule)99;
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
     args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK, .k = 4, .codes = &codes};
+    args.products = RF_F16;
+    assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
+    args.products = RF_F32;
+    assert_int_equal(rf_encode(s, &args), RF_OK);
     args.w_enc.shape[1] = 7;
     assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
     args.w_enc.shape[1] = 8;
@@ -524,9 +368,8 @@ int main(void)
         cmocka_unit_test(rows_that_are_not_valid_get_no_entries),
         cmocka_unit_test(rows_that_are_not_finite_or_could_overflow_are_refused_and_counted),
         cmocka_unit_test(no_rows_give_no_codes),
-        cmocka_unit_test(positive_lists_hold_every_positive_value),
-        cmocka_unit_test(a_positive_list_fits_when_all_entries_do),
-        cmocka_unit_test(a_list_far_too_small_is_only_counted),
+        cmocka_unit_test(rows_may_have_a_k_of_their_own),
+        cmocka_unit_test(only_rules_with_canonical_values_are_exact),
         cmocka_unit_test(several_lists_of_one_encode_equal_encodes_apart),
         cmocka_unit_test(shapes_that_do_not_fit_are_refused),
     };

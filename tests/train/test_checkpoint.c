@@ -2,6 +2,7 @@
 #include "../../src/train/run_impl.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -22,6 +23,8 @@ typedef struct world {
     rf_backend *be;
     rf_stream *stream;
     rf_coder_settings settings[N_CODERS];
+    rf_coder_shape shapes[N_CODERS];
+    rf_optimiser_opts optimisers[N_CODERS];
     rf_checkpoint_coder coders[N_CODERS];
     rf_checkpoint checkpoint;
 } world;
@@ -35,7 +38,7 @@ typedef struct world {
 
 static void fill(rf_view view, uint64_t key)
 {
-    for (int64_t i = 0; i < rf_view_n_elems(&view); i++) {
+    for (int64_t i = 0; view.data != NULL && i < rf_view_n_elems(&view); i++) {
         uint32_t r[4];
         rf_random_u32x4(SEED, RF_RANDOM_TEST, key, (uint64_t)i, r);
         if (view.dtype == RF_F32) {
@@ -50,17 +53,22 @@ static void make_coders(world *w, bool filled)
 {
     for (int i = 0; i < N_CODERS; i++) {
         rf_checkpoint_coder *c = &w->coders[i];
-        OK(rf_coder_create(w->be, &w->settings[i], WIDTH, &c->coder));
-        OK(rf_optimiser_create(w->be, c->coder, &c->opt));
+        OK(rf_coder_create(w->be, &w->settings[i], &w->shapes[i], &c->coder));
+        OK(rf_optimiser_create(w->be, c->coder, &w->optimisers[i], &c->opt));
         c->name = w->settings[i].name;
         for (int t = 0; filled && t < rf_coder_n_tensors(c->coder); t++) {
-            fill(rf_coder_tensor_at(c->coder, t).view, (uint64_t)(100 * i + t));
+            fill(rf_coder_tensor_at(c->coder, t).view, (uint64_t)(1000 * i + t));
         }
         for (int t = 0; filled && t < rf_optimiser_n_tensors(c->opt); t++) {
-            fill(rf_optimiser_tensor_view(c->opt, t), (uint64_t)(100 * i + 50 + t));
+            fill(rf_optimiser_tensor_view(c->opt, t), (uint64_t)(1000 * i + 500 + t));
         }
         c->batches_done = filled ? 41 + i : 0;
         c->failed = filled && i == 1;
+        c->stopping = (rf_stopping){0};
+        if (filled) {
+            c->stopping = (rf_stopping){
+                .stop = RF_STOP_METRIC, .n_lines = 30 + i, .n_worse = 4 + i, .best = 1.0 / (3 + i)};
+        }
     }
 }
 
@@ -86,7 +94,8 @@ static int setup(void **state)
         OK(rf_settings_defaults(&rf_coder_settings_table, &w->settings[i]));
         OK(rf_format(w->settings[i].name, sizeof w->settings[i].name, "coder-%d", i));
         w->settings[i].latents = 5 + 8 * i;
-        w->settings[i].k = 2;
+        w->settings[i].k.any = 2;
+        w->shapes[i] = rf_coder_shape_of(WIDTH);
     }
     make_coders(w, true);
     w->checkpoint = (rf_checkpoint){.tick = 99,
@@ -120,41 +129,115 @@ static int teardown(void **state)
     return 0;
 }
 
-/* Every tensor of both coders, one after another. */
+static void dump_view(rf_view v, rf_str *out)
+{
+    if (v.data != NULL) {
+        OK(rf_str_append_bytes(out, v.data,
+                               rf_view_n_elems(&v) * (int64_t)rf_dtype_bytes(v.dtype)));
+    }
+}
+
+/* Every tensor of both coders, one after another, and what stands beside them. */
 static void dump(const world *w, rf_str *out)
 {
     for (int i = 0; i < N_CODERS; i++) {
         const rf_checkpoint_coder *c = &w->coders[i];
         for (int t = 0; t < rf_coder_n_tensors(c->coder); t++) {
-            rf_view v = rf_coder_tensor_at(c->coder, t).view;
-            OK(rf_str_append_bytes(out, v.data,
-                                   rf_view_n_elems(&v) * (int64_t)rf_dtype_bytes(v.dtype)));
+            dump_view(rf_coder_tensor_at(c->coder, t).view, out);
         }
         for (int t = 0; t < rf_optimiser_n_tensors(c->opt); t++) {
-            rf_view v = rf_optimiser_tensor_view(c->opt, t);
-            OK(rf_str_append_bytes(out, v.data,
-                                   rf_view_n_elems(&v) * (int64_t)rf_dtype_bytes(v.dtype)));
+            dump_view(rf_optimiser_tensor_view(c->opt, t), out);
         }
-        OK(rf_str_append_bytes(out, &c->batches_done, sizeof c->batches_done));
-        OK(rf_str_append_bytes(out, &c->failed, sizeof c->failed));
+        OK(rf_str_append(out, "%" PRId64 " %d %d %" PRId64 " %" PRId64 " %a", c->batches_done,
+                         c->failed, c->stopping.stop, c->stopping.n_lines, c->stopping.n_worse,
+                         c->stopping.best));
     }
+}
+
+/* Write, make the coders anew, read: the same bits. */
+static void assert_comes_back(world *w)
+{
+    rf_str before = {0}, after = {0};
+    dump(w, &before);
+    OK(rf_checkpoint_write(w->path, w->stream, &w->checkpoint));
+    free_coders(w);
+    make_coders(w, false);
+    OK(rf_checkpoint_read(NULL, w->path, w->stream, &w->checkpoint));
+    dump(w, &after);
+    assert_int_equal(before.len, after.len);
+    assert_memory_equal(before.data, after.data, (size_t)before.len);
+    rf_str_fini(&before);
+    rf_str_fini(&after);
+}
+
+/* The settings that `text`, a map, says. */
+static rf_coder_settings parse_settings(const char *text, const char *name)
+{
+    rf_coder_settings out;
+    rf_yaml *map = NULL;
+    OK(rf_yaml_parse(text, (int64_t)strlen(text), "test", &map));
+    OK(rf_settings_defaults(&rf_coder_settings_table, &out));
+    OK(rf_settings_read(&rf_coder_settings_table, map, "coder", NULL, &out, NULL));
+    OK(rf_format(out.name, sizeof out.name, "%s", name));
+    rf_yaml_free(map);
+    return out;
+}
+
+static void test_every_architecture_with_every_optimiser_is_read_bit_for_bit(void **state)
+{
+    world *w = *state;
+    static const rf_coder_shape shapes[] = {
+        {.n_in = 1, .in = {7}},
+        {.n_in = 2, .in = {3, 5}},                      /* a crosscoder */
+        {.n_in = 1, .n_out = 1, .in = {6}, .out = {4}}, /* a transcoder */
+    };
+    static const char *const of_shape[] = {"normalise: average", "normalise: per_dimension",
+                                           "w_enc: independent, normalise: average"};
+    for (int a = 0; a < rf_architecture_count(); a++) {
+        for (int kind = RF_OPTIMISER_ADAM; kind <= RF_OPTIMISER_MUON; kind++) {
+            const int s = (a + kind) % 3;
+            char text[256], name[RF_NAME_LEN];
+            free_coders(w);
+            for (int i = 0; i < N_CODERS; i++) { /* the second also archetypal, and accumulates */
+                OK(rf_format(text, sizeof text,
+                             "{architecture: %s, latents: 12, k: 2, n_prefixes: 3, %s%s}",
+                             rf_architecture_at(a)->name, of_shape[s],
+                             i == 1 ? ", decoder: archetypal, archetypal_points: 5" : ""));
+                OK(rf_format(name, sizeof name, "c%d", i));
+                w->settings[i] = parse_settings(text, name);
+                w->shapes[i] = shapes[s];
+                w->optimisers[i] = (rf_optimiser_opts){.kind = kind, .accumulate = 1 + 3 * i};
+            }
+            make_coders(w, true);
+            assert_comes_back(w);
+            rf_coder_shape shape = {0};
+            OK(rf_checkpoint_read_shape(w->path, 1, &w->settings[1], &shape));
+            assert_memory_equal(&shape, &shapes[s], sizeof shape);
+        }
+    }
+}
+
+static void test_a_skip_and_free_rows_are_read_bit_for_bit(void **state)
+{
+    world *w = *state;
+    free_coders(w);
+    w->settings[0] = parse_settings("{architecture: topk, latents: 9, k: 2, skip: true}", "skip");
+    w->shapes[0] = (rf_coder_shape){.n_in = 1, .n_out = 1, .in = {6}, .out = {6}};
+    w->settings[1] = parse_settings(
+        "{architecture: relu, latents: 9, decoder: free, penalty_by_norm: true}", "free");
+    make_coders(w, true);
+    assert_true(rf_coder_has(w->coders[0].coder, RF_CODER_W_SKIP));
+    assert_comes_back(w);
 }
 
 static void test_everything_that_was_written_is_read_bit_for_bit(void **state)
 {
     world *w = *state;
-    rf_str before = {0}, after = {0};
     rf_checkpoint_header header;
 
-    dump(w, &before);
-    OK(rf_checkpoint_write(w->path, w->stream, &w->checkpoint));
-    free_coders(w);
-    make_coders(w, false);
+    assert_comes_back(w);
     w->checkpoint.tick = 0;
     OK(rf_checkpoint_read(NULL, w->path, w->stream, &w->checkpoint));
-    dump(w, &after);
-    assert_int_equal(before.len, after.len);
-    assert_memory_equal(before.data, after.data, (size_t)before.len);
     assert_int_equal(w->checkpoint.tick, 99);
     OK(rf_checkpoint_read_header(w->path, &header));
     assert_true(header.picture_hash == UINT64_C(0xfedcba9876543210) && header.model_hash == 3);
@@ -163,8 +246,6 @@ static void test_everything_that_was_written_is_read_bit_for_bit(void **state)
     assert_string_equal(header.backend, "a machine");
     assert_string_equal(header.weight_processing, "fold_ln");
     rf_checkpoint_header_fini(&header);
-    rf_str_fini(&before);
-    rf_str_fini(&after);
 }
 
 static void test_the_same_state_gives_the_same_bytes(void **state)
@@ -186,23 +267,68 @@ static void test_the_same_state_gives_the_same_bytes(void **state)
 static void test_one_coder_is_read_without_its_moments(void **state)
 {
     world *w = *state;
-    int64_t width = 0;
+    rf_coder_shape shape = {0};
     rf_checkpoint_coder c = {.name = "coder-1"};
 
     OK(rf_checkpoint_write(w->path, w->stream, &w->checkpoint));
-    OK(rf_checkpoint_read_width(w->path, 1, &w->settings[1], &width));
-    assert_int_equal(width, WIDTH);
-    OK(rf_coder_create(w->be, &w->settings[1], width, &c.coder));
+    OK(rf_checkpoint_read_shape(w->path, 1, &w->settings[1], &shape));
+    assert_memory_equal(&shape, &w->shapes[1], sizeof shape);
+    OK(rf_coder_create(w->be, &w->settings[1], &shape, &c.coder));
     OK(rf_checkpoint_read_coder(w->path, w->stream, 1, &c));
     rf_view a = rf_coder_view(c.coder, RF_CODER_W_DEC);
     rf_view b = rf_coder_view(w->coders[1].coder, RF_CODER_W_DEC);
     assert_memory_equal(a.data, b.data, (size_t)rf_view_n_elems(&b) * sizeof(float));
     assert_int_equal(c.batches_done, 42);
+    assert_int_equal(c.stopping.n_worse, 5);
     /* the shape of another coder is not believed */
-    assert_int_equal(rf_checkpoint_read_width(w->path, 0, &w->settings[1], &width), RF_ERR_FORMAT);
-    assert_int_equal(rf_checkpoint_read_width(w->path, 9, &w->settings[1], &width),
+    assert_int_equal(rf_checkpoint_read_shape(w->path, 0, &w->settings[1], &shape), RF_ERR_FORMAT);
+    assert_int_equal(rf_checkpoint_read_shape(w->path, 9, &w->settings[1], &shape),
                      RF_ERR_NOT_FOUND);
     rf_coder_destroy(c.coder);
+}
+
+/* A file with `sites` for a coder whose W_enc is 13 x 7. */
+static void write_sites(world *w, const int64_t *sites, int64_t n)
+{
+    rf_h5_file *f = NULL;
+    const int64_t one = 1, version = 2, w_enc[2] = {13, 7};
+    static const float values[13 * 7];
+    OK(rf_h5_create(w->path, &f));
+    OK(rf_h5_write_text(f, "format", "refract checkpoint"));
+    OK(rf_h5_write(f, "version", RF_H5_I64, 1, &one, &version));
+    OK(rf_h5_write(f, "coders/00001/coder/W_enc", RF_H5_F32, 2, w_enc, values));
+    OK(rf_h5_write(f, "coders/00001/sites", RF_H5_I64, 1, &n, sites));
+    OK(rf_h5_commit(f));
+}
+
+static void test_sites_that_the_file_cannot_hold_are_not_believed(void **state)
+{
+    world *w = *state;
+    const int64_t huge = INT64_MAX;
+    rf_coder_shape shape;
+    const struct {
+        int64_t n, sites[6];
+    } wrong[] = {
+        {1, {1}},           {2, {1, 0}},          {3, {0, 1, 7}},
+        {3, {1, 0, 0}},     {3, {1, 0, -7}},      {3, {1, 0, 8}},
+        {3, {2, 0, 7}},     {4, {1, 0, 7, 7}},    {3, {-1, 2, 7}},
+        {3, {33, 0, 7}},    {3, {1, -1, 7}},      {4, {1, 1, 7, 0}},
+        {4, {1, 1, 7, -1}}, {4, {1, 1, 7, huge}}, {4, {2, 0, huge, huge}},
+        {3, {huge, 2, 7}},  {4, {1, 1, 7, 200}}, /* 13 x 200 numbers are more than the file */
+    };
+    const int64_t right[][4] = {{1, 0, 7}, {2, 0, 3, 4}, {1, 1, 7, 9}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        write_sites(w, wrong[i].sites, wrong[i].n);
+        if (rf_checkpoint_read_shape(w->path, 1, &w->settings[1], &shape) != RF_ERR_FORMAT) {
+            fail_msg("sites %zu were believed", i);
+        }
+    }
+    for (size_t i = 0; i < 3; i++) {
+        write_sites(w, right[i], 2 + right[i][0] + right[i][1]);
+        OK(rf_checkpoint_read_shape(w->path, 1, &w->settings[1], &shape));
+        assert_int_equal(shape.n_in, right[i][0]);
+        assert_int_equal(shape.n_out, right[i][1]);
+    }
 }
 
 static void assert_unreadable(world *w)
@@ -265,26 +391,40 @@ static void test_files_that_are_no_checkpoint_are_refused(void **state)
     assert_non_null(strstr(rf_error_text(), "version 7"));
 }
 
-static void test_a_file_from_before_weight_processing_had_none(void **state)
+static void test_the_format_before_is_refused_with_the_reason(void **state)
 {
     world *w = *state;
     rf_h5_file *f = NULL;
     rf_checkpoint_header header;
     const int64_t one = 1;
-    static const char *const numbers[] = {"version", "tick", "n_coders", "picture_hash",
-                                          "model_hash"};
 
     OK(rf_h5_create(w->path, &f));
     OK(rf_h5_write_text(f, "format", "refract checkpoint"));
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        OK(rf_h5_write(f, numbers[i], RF_H5_I64, 1, &one, &one));
-    }
-    OK(rf_h5_write_text(f, "settings", "train: {lr: 1}\n"));
-    OK(rf_h5_write_text(f, "backend", "a machine"));
+    OK(rf_h5_write(f, "version", RF_H5_I64, 1, &one, &one));
     OK(rf_h5_commit(f));
-    OK(rf_checkpoint_read_header(w->path, &header));
-    assert_string_equal(header.weight_processing, "none");
-    rf_checkpoint_header_fini(&header);
+    assert_int_equal(rf_checkpoint_read_header(w->path, &header), RF_ERR_FORMAT);
+    assert_non_null(strstr(rf_error_text(), "version 1"));
+    assert_non_null(strstr(rf_error_text(), "train anew"));
+}
+
+static void test_progress_that_cannot_be_is_refused(void **state)
+{
+    world *w = *state;
+    static const rf_stopping wrong[] = {
+        {.stop = RF_N_STOPS},
+        {.stop = -1},
+        {.n_lines = -1},
+        {.n_lines = 2, .n_worse = 3},
+        {.n_lines = 2, .n_worse = -1},
+        {.n_lines = 1, .best = NAN},
+        {.n_lines = 1, .best = INFINITY},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        w->coders[0].stopping = wrong[i];
+        OK(rf_checkpoint_write(w->path, w->stream, &w->checkpoint));
+        assert_unreadable(w);
+        assert_non_null(strstr(rf_error_text(), "progress of coder 0"));
+    }
 }
 
 static void test_a_truncated_file_is_refused_at_any_length(void **state)
@@ -375,7 +515,14 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_files_that_are_no_checkpoint_are_refused, setup,
                                         teardown),
-        cmocka_unit_test_setup_teardown(test_a_file_from_before_weight_processing_had_none, setup,
+        cmocka_unit_test_setup_teardown(test_the_format_before_is_refused_with_the_reason, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_progress_that_cannot_be_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sites_that_the_file_cannot_hold_are_not_believed,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_every_architecture_with_every_optimiser_is_read_bit_for_bit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_skip_and_free_rows_are_read_bit_for_bit, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_truncated_file_is_refused_at_any_length, setup,
                                         teardown),

@@ -29,6 +29,14 @@ typedef struct bench {
     rf_checkpoint checkpoint;
 } bench;
 
+static void make_coder(bench *b)
+{
+    const rf_coder_shape shape = rf_coder_shape_of(5);
+    const rf_optimiser_opts opts = {.kind = RF_OPTIMISER_ADAM};
+    OK(rf_coder_create(b->be, &b->settings, &shape, &b->coder.coder));
+    OK(rf_optimiser_create(b->be, b->coder.coder, &opts, &b->coder.opt));
+}
+
 static int setup(void **state)
 {
     bench *b = rf_calloc(1, sizeof *b);
@@ -37,9 +45,8 @@ static int setup(void **state)
     OK(rf_stream_create(b->be, &b->stream));
     OK(rf_settings_defaults(&rf_coder_settings_table, &b->settings));
     b->settings.latents = 9;
-    b->settings.k = 2;
-    OK(rf_coder_create(b->be, &b->settings, 5, &b->coder.coder));
-    OK(rf_optimiser_create(b->be, b->coder.coder, &b->coder.opt));
+    b->settings.k.any = 2;
+    make_coder(b);
     b->coder.name = "coder";
     b->checkpoint = (rf_checkpoint){.tick = 12,
                                     .settings = "x",
@@ -59,6 +66,8 @@ static int setup(void **state)
         close(fd);
         b->coder.batches_done = 34;
         b->coder.failed = true;
+        b->coder.stopping =
+            (rf_stopping){.stop = RF_STOP_BAD, .n_lines = 7, .n_worse = 3, .best = -0.1};
         OK(rf_checkpoint_write(b->path, b->stream, &b->checkpoint));
     } else {
         OK(rf_format(b->path, sizeof b->path, "/not/on/this/rank"));
@@ -86,10 +95,14 @@ static void test_every_rank_gets_what_rank_0_reads(void **state)
     bench *b = *state;
     b->coder.batches_done = 0;
     b->coder.failed = false;
+    b->coder.stopping = (rf_stopping){0};
     OK(rf_checkpoint_read(world, b->path, b->stream, &b->checkpoint));
     assert_int_equal(b->checkpoint.tick, 12);
     assert_int_equal(b->coder.batches_done, 34);
     assert_true(b->coder.failed);
+    assert_int_equal(b->coder.stopping.stop, RF_STOP_BAD);
+    assert_true(b->coder.stopping.n_lines == 7 && b->coder.stopping.n_worse == 3 &&
+                b->coder.stopping.best == -0.1);
     rf_view w = rf_coder_view(b->coder.coder, RF_CODER_W_ENC);
     for (int64_t i = 0; i < rf_view_n_elems(&w); i++) {
         assert_true(((float *)w.data)[i] == (float)i);
@@ -116,8 +129,7 @@ static void test_a_tensor_of_another_shape_is_the_same_failure_on_every_rank(voi
     rf_optimiser_destroy(b->coder.opt);
     rf_coder_destroy(b->coder.coder);
     b->settings.latents = 10;
-    OK(rf_coder_create(b->be, &b->settings, 5, &b->coder.coder));
-    OK(rf_optimiser_create(b->be, b->coder.coder, &b->coder.opt));
+    make_coder(b);
     assert_int_equal(rf_checkpoint_read(world, b->path, b->stream, &b->checkpoint), RF_ERR_FORMAT);
     assert_non_null(strstr(rf_error_text(), "W_enc"));
 }

@@ -147,7 +147,13 @@ static rf_metrics_line make_line(const char *coder, int64_t tick)
                                   .n_dead = 5,
                                   .n_fired = 77,
                                   .grad_norm = 1e-30},
+                            .k = 32,
+                            .p = NAN,
+                            .threshold = 0.125,
+                            .n_resampled = 11,
                             .n_skipped = 2,
+                            .n_outliers = 1,
+                            .stopped = 1,
                             .tokens_per_s = 12345.678};
     OK(rf_format(line.coder, sizeof line.coder, "%s", coder));
     return line;
@@ -185,6 +191,12 @@ static void test_a_line_of_metrics_reads_back_with_all_its_digits(void **state)
     assert_true(isnan(back.m.aux));
     assert_int_equal(back.m.n_dead, 5);
     assert_int_equal(back.n_skipped, 2);
+    assert_int_equal(back.n_outliers, 1);
+    assert_int_equal(back.n_resampled, 11);
+    assert_int_equal(back.stopped, 1);
+    assert_true(back.k == 32 && isnan(back.p) && back.threshold == 0.125);
+    assert_non_null(strstr(text.data, "\"sparsity\": "));
+    assert_non_null(strstr(text.data, "\"extra\": "));
     rf_str_fini(&text);
 }
 
@@ -286,8 +298,11 @@ static void test_the_summary_has_a_row_for_each_coder_and_quotes_what_it_must(vo
     for (int i = 0; i < 2; i++) {
         OK(rf_settings_defaults(&rf_coder_settings_table, &specs[i].coder));
         OK(rf_settings_defaults(&rf_train_settings_table, &specs[i].train));
-        rows[i] = (rf_summary_row){
-            .spec = &specs[i], .last = &lines[i], .n_batches = 12, .failed = i == 1};
+        rows[i] = (rf_summary_row){.spec = &specs[i],
+                                   .last = &lines[i],
+                                   .n_batches = 12,
+                                   .failed = i == 1,
+                                   .stop = i == 1 ? RF_STOP_BAD : RF_STOP_METRIC};
     }
     OK(rf_format(specs[0].coder.name, sizeof specs[0].coder.name, "a"));
     OK(rf_format(specs[0].coder.input, sizeof specs[0].coder.input, "x,\"y\""));
@@ -301,9 +316,10 @@ static void test_the_summary_has_a_row_for_each_coder_and_quotes_what_it_must(vo
     assert_int_equal(n_lines, 3);
     assert_int_equal(strncmp(text, "name,input,", 11), 0);
     assert_non_null(strstr(text, "\na,\"x,\"\"y\"\"\","));
-    assert_non_null(strstr(text, ",12,0,1,4,"));          /* batches, not failed, selected, step */
-    assert_non_null(strstr(text, ",12,1,0,0,,,,"));       /* failed: no figures */
-    assert_non_null(strstr(text, "0.33333333333333331")); /* full precision */
+    assert_non_null(strstr(text, ",n_batches,failed,stopped,selected,last_step,"));
+    assert_non_null(strstr(text, ",12,0,stop_metric,1,4,")); /* not failed, selected, step 4 */
+    assert_non_null(strstr(text, ",12,1,bad run,0,0,,,,"));  /* failed: no figures */
+    assert_non_null(strstr(text, "0.33333333333333331"));    /* full precision */
     rf_free(text);
 }
 

@@ -50,7 +50,7 @@ static void test_a_single_coder_has_the_defaults_of_the_tables(void **state)
     assert_int_equal(s->train.schedule, RF_SCHEDULE_COSINE);
     assert_int_equal(s->train.resume, RF_RESUME_NEVER);
     assert_int_equal(s->train.keep_checkpoints, 2);
-    assert_string_equal(s->model.path, "m");
+    assert_string_equal(s->models[0].settings.path, "m");
     rf_run_settings_free(s);
 }
 
@@ -89,7 +89,7 @@ static void test_each_walks_its_lists_together(void **state)
     assert_int_equal(s->n_coders, 3);
     for (int i = 0; i < 3; i++) {
         assert_string_equal(s->coders[i].coder.name, names[i]);
-        assert_int_equal(s->coders[i].coder.k, ks[i]);
+        assert_int_equal(s->coders[i].coder.k.any, ks[i]);
     }
     assert_string_equal(s->coders[2].coder.input, "blocks.11.hook_resid_post");
     rf_run_settings_free(s);
@@ -102,7 +102,7 @@ static void test_overrides_reach_sections_and_coders(void **state)
     rf_run_settings *s =
         parse_ok(HEAD "coders:\n  - {name: a, input: x}\n  - {name: b, input: x}\n", overrides, 3);
     assert_true(s->coders[0].train.lr == 1e-2);
-    assert_int_equal(s->coders[1].coder.k, 7);
+    assert_int_equal(s->coders[1].coder.k.any, 7);
     assert_true(s->data.holdout == 0.5);
     rf_run_settings_free(s);
 }
@@ -158,6 +158,21 @@ static void test_unknown_keys_name_their_place_and_the_nearest(void **state)
     REFUSED(HEAD "coder: {input: x}\nsweep: {coder.kk: [1]}\n", "run.yaml:5:", "coder.kk",
             "coder.k'");
     REFUSED(HEAD "coder: {input: x}\nsweep: {model.path: [a]}\n", "model.path", "no axis");
+}
+
+static void test_the_settings_that_are_listed_are_those_a_coder_may_have(void **state)
+{
+    (void)state;
+    rf_run_settings *s = NULL;
+    const char *yaml = HEAD "coder:\n  input: x\n  qqqqqqqqqqqq: 3\n";
+    assert_int_equal(rf_run_settings_parse(yaml, "run.yaml", NULL, 0, &s), RF_ERR_SETTING);
+    assert_non_null(strstr(rf_error_text(), "expansion"));
+    assert_non_null(strstr(rf_error_text(), "warmup_steps"));
+    assert_non_null(strstr(rf_error_text(), " seed,")); /* its own */
+    static const char *const of_run[] = {"threads", "device", "keep_checkpoints", "resume"};
+    for (size_t i = 0; i < sizeof of_run / sizeof *of_run; i++) {
+        assert_null(strstr(rf_error_text(), of_run[i]));
+    }
 }
 
 static void test_wrong_coder_lists_are_refused_with_their_reason(void **state)
@@ -238,6 +253,7 @@ int main(void)
         cmocka_unit_test(test_spatial_is_read_as_patch),
         cmocka_unit_test(test_resolved_text_reads_back_as_the_same_settings),
         cmocka_unit_test(test_unknown_keys_name_their_place_and_the_nearest),
+        cmocka_unit_test(test_the_settings_that_are_listed_are_those_a_coder_may_have),
         cmocka_unit_test(test_wrong_coder_lists_are_refused_with_their_reason),
         cmocka_unit_test(test_wrong_each_is_refused_with_its_reason),
         cmocka_unit_test(test_hostile_text_is_refused),

@@ -1,0 +1,21 @@
+/* BatchTopK (Bussmann et al. 2024): the k n largest positive pre-activations of a batch of n tokens
+ * over all ranks, so that tokens may take more or fewer. In use a token keeps what is above the
+ * running mean of the least value kept. */
+#include "coder_impl.h"
+
+static rf_select_rule rule(const rf_coder_settings *settings)
+{
+    (void)settings;
+    return RF_SELECT_BATCH_TOPK;
+}
+
+const rf_architecture rf_arch_batch_topk = {
+    .name = "batch_topk",
+    .help = "The largest pre-activations of the whole batch, k a token on average.",
+    .act = RF_CODER_RELU,
+    .may_be_dense = false,
+    .penalty = RF_PENALTY_NONE,
+    .check = rf_architecture_check_k,
+    .rule = rule,
+    .row_capacity = rf_architecture_k_capacity,
+};
