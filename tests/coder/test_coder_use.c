@@ -482,6 +482,34 @@ static void encode_gives_the_codes_that_reconstruct_decodes(void **state)
     }
 }
 
+/* docs/regressions.md: others keep the statistics of the last encode in the coder. */
+static void norms_belong_to_the_rows_that_were_seen(void **state)
+{
+    (void)state;
+    enum { N = 20, D = 12, F = 90 };
+    static const use_case layer = {"topk", "normalise: layer", ONE, F, 0.0f};
+    float *x = fixture_planted(11, N, D), *other = fixture_planted(12, N, D);
+    float alone[N * D], between[N * D];
+    rf_coder *coder = started(&layer, x, N);
+    parts p = make_parts(coder, x, N, N * F), q = make_parts(coder, other, N, N * F);
+    rf_view a = rf_view_2d(alone, N, D), b = rf_view_2d(between, N, D);
+    for (int j = 0; j < N * D; j++) {
+        other[j] = 7.0f * other[j] + 3.0f;
+    }
+    OK(rf_coder_see(coder, s, &p.rows));
+    OK(rf_coder_encode(coder, s, &p.rows, &p.codes));
+    OK(rf_coder_decode(coder, s, &p.rows, &p.codes, &a));
+    OK(rf_coder_see(coder, s, &q.rows));
+    OK(rf_coder_encode(coder, s, &q.rows, &q.codes));
+    OK(rf_coder_decode(coder, s, &p.rows, &p.codes, &b));
+    assert_memory_equal(alone, between, sizeof alone);
+    free_parts(&q);
+    free_parts(&p);
+    rf_coder_destroy(coder);
+    rf_free(other);
+    rf_free(x);
+}
+
 static void codes_of_too_little_room_and_bad_tokens_are_refused(void **state)
 {
     (void)state;
@@ -586,6 +614,7 @@ int main(void)
         cmocka_unit_test(tokens_take_the_k_of_their_class),
         cmocka_unit_test(a_coder_of_one_class_has_its_k),
         cmocka_unit_test(encode_gives_the_codes_that_reconstruct_decodes),
+        cmocka_unit_test(norms_belong_to_the_rows_that_were_seen),
         cmocka_unit_test(codes_of_too_little_room_and_bad_tokens_are_refused),
         cmocka_unit_test(without_a_threshold_yet_batch_topk_keeps_all_positive),
         cmocka_unit_test(topk_codes_do_not_depend_on_the_products),

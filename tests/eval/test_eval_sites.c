@@ -420,7 +420,7 @@ static void figures_are_those_of_the_coder_itself_for_every_architecture_and_nor
     rf_split_figures_fini(&split);
 }
 
-/* Prisma hooks the input's site, and gives the coder no target (prisma.md 7.1). */
+/* Prisma hooks the input's site, and gives the coder no target. */
 static void transcoder_is_spliced_at_its_target(void **state)
 {
     (void)state;
@@ -510,7 +510,7 @@ static void k_is_that_of_the_class_of_each_token(void **state)
     rf_split_figures_fini(&split);
 }
 
-/* Prisma's CLS L0 of a coder of patches is that of the first patch (prisma.md 7.1). */
+/* Prisma's CLS L0 of a coder of patches is that of the first patch. */
 static void a_coder_of_patches_has_no_figures_of_cls(void **state)
 {
     (void)state;
@@ -525,7 +525,7 @@ static void a_coder_of_patches_has_no_figures_of_cls(void **state)
     rf_split_figures_fini(&split);
 }
 
-/* Prisma replaces every token, also for coders of CLS or patches alone (prisma.md 7.1). At the last
+/* Prisma replaces every token, also for coders of CLS or patches alone. At the last
  * residual stream the embedding is of CLS alone, so a coder of patches must change nothing. */
 static void tokens_that_a_coder_was_not_trained_on_stay_as_they_are(void **state)
 {

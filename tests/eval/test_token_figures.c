@@ -197,7 +197,7 @@ static void a_constant_has_no_variance_to_explain(void **state)
     assert_true(!isnan(got.mse));
 }
 
-/* Prisma takes its cosine over the tokens of each channel (prisma.md 7.1); of tokens that are
+/* Prisma takes its cosine over the tokens of each channel; of tokens that are
  * reconstructed up to their lengths that is less than 1. */
 static void cosine_is_of_tokens_not_of_channels(void **state)
 {

@@ -312,7 +312,7 @@ static void every_update_ends_with_the_rule(void **state)
     }
 }
 
-/* peers.md and the order of a step: a clipped gradient is what all else sees. */
+/* The order of a step: a clipped gradient is what all else sees. */
 static void the_scale_multiplies_the_gradient(void **state)
 {
     (void)state;

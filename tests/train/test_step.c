@@ -36,7 +36,7 @@ static void tokens_for_two(float *x, int n, float b_dec)
     }
 }
 
-/* peers.md 1.5 (1): the target of the auxiliary term lacks b_dec, so its reconstruction must lack
+/* docs/regressions.md: the target of the auxiliary term lacks b_dec, so its reconstruction must lack
  * it too. */
 static void aux_term_does_not_know_the_decoder_bias(void **state)
 {
@@ -57,7 +57,7 @@ static void aux_term_does_not_know_the_decoder_bias(void **state)
     assert_true(aux[0] == aux[1]);
 }
 
-/* peers.md 1.5 (6): the auxiliary term exists to move dead encoder rows. */
+/* docs/regressions.md: the auxiliary term exists to move dead encoder rows. */
 static void aux_gradient_reaches_the_encoder(void **state)
 {
     (void)state;
@@ -74,7 +74,7 @@ static void aux_gradient_reaches_the_encoder(void **state)
     fixture_destroy(&f);
 }
 
-/* peers.md 1.5 (4) and (6): with fewer positive pre-activations than k the rest is neither
+/* docs/regressions.md: with fewer positive pre-activations than k the rest is neither
  * selected, nor counted as fired, nor given a gradient. */
 static void a_latent_at_zero_neither_fires_nor_learns(void **state)
 {
@@ -108,7 +108,7 @@ static void a_latent_at_zero_neither_fires_nor_learns(void **state)
     fixture_destroy(&f);
 }
 
-/* prisma.md 5.7: renormalised after Adam, so a coder is unit-norm whenever training stops. */
+/* docs/regressions.md: renormalised after Adam, so a coder is unit-norm whenever training stops. */
 static void decoder_rows_have_norm_one_after_a_step(void **state)
 {
     (void)state;
@@ -129,7 +129,7 @@ static void decoder_rows_have_norm_one_after_a_step(void **state)
     rf_free(x);
 }
 
-/* prisma.md 5.8 (a): without dead latents there is no auxiliary term, not a copy of the loss. */
+/* docs/regressions.md: without dead latents there is no auxiliary term, not a copy of the loss. */
 static void no_dead_latent_no_aux_term(void **state)
 {
     (void)state;
