@@ -131,6 +131,8 @@ rf_status rf_transform_check(const rf_transform *t);
 /* The size of what comes out, pixels. */
 int64_t rf_transform_height(const rf_transform *t);
 int64_t rf_transform_width(const rf_transform *t);
+/* The same pixels come out of both. */
+bool rf_transform_is_equal(const rf_transform *a, const rf_transform *b);
 /* `out` [3, height, width]. Equals transformers' PIL processors, and the inference transforms of
  * open_clip and timm to 1e-6 (given RGB pictures). */
 rf_status rf_transform_apply(const rf_transform *t, const rf_picture *picture, float *out);

@@ -3,12 +3,6 @@
  * running mean of the least value kept. */
 #include "coder_impl.h"
 
-static rf_select_rule rule(const rf_coder_settings *settings)
-{
-    (void)settings;
-    return RF_SELECT_BATCH_TOPK;
-}
-
 const rf_architecture rf_arch_batch_topk = {
     .name = "batch_topk",
     .help = "The largest pre-activations of the whole batch, k a token on average.",
@@ -16,6 +10,6 @@ const rf_architecture rf_arch_batch_topk = {
     .may_be_dense = false,
     .penalty = RF_PENALTY_NONE,
     .check = rf_architecture_check_k,
-    .rule = rule,
+    .rule = rf_architecture_batch_topk,
     .row_capacity = rf_architecture_k_capacity,
 };

@@ -2,22 +2,13 @@
  * penalty, the other, of the same weights times exp(r), says how much. */
 #include "coder_impl.h"
 
-static rf_status check(const rf_coder_settings *settings, int64_t n_latents)
-{
-    rf_status status = RF_OK;
-    (void)n_latents;
-    RF_REQUIRE(settings->l1 >= 0.0, "l1 is %g, expected >= 0", settings->l1);
-fail:
-    return status;
-}
-
 const rf_architecture rf_arch_gated = {
     .name = "gated",
     .help = "A gate decides which latents are used, another bias and gain how much.",
     .act = RF_CODER_GATED,
     .may_be_dense = true,
     .penalty = RF_PENALTY_L1,
-    .check = check,
+    .check = rf_architecture_check_l1,
     .rule = rf_architecture_positive,
     .row_capacity = rf_architecture_sparse_capacity,
 };

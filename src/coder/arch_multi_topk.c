@@ -2,12 +2,6 @@
  * latents than it was trained for. */
 #include "coder_impl.h"
 
-static rf_select_rule rule(const rf_coder_settings *settings)
-{
-    (void)settings;
-    return RF_SELECT_TOPK;
-}
-
 static double second(const rf_coder_settings *settings, int64_t k, int64_t *second_k)
 {
     *second_k = 4 * k;
@@ -21,7 +15,7 @@ const rf_architecture rf_arch_multi_topk = {
     .may_be_dense = false,
     .penalty = RF_PENALTY_NONE,
     .check = rf_architecture_check_k,
-    .rule = rule,
+    .rule = rf_architecture_topk,
     .row_capacity = rf_architecture_k_capacity,
     .second = second,
 };

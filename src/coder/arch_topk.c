@@ -2,12 +2,6 @@
  * latents learn to explain what is left. */
 #include "coder_impl.h"
 
-static rf_select_rule rule(const rf_coder_settings *settings)
-{
-    (void)settings;
-    return RF_SELECT_TOPK;
-}
-
 const rf_architecture rf_arch_topk = {
     .name = "topk",
     .help = "The k largest pre-activations of a token; dead latents learn the residual (AuxK).",
@@ -15,6 +9,6 @@ const rf_architecture rf_arch_topk = {
     .may_be_dense = false,
     .penalty = RF_PENALTY_NONE,
     .check = rf_architecture_check_k,
-    .rule = rule,
+    .rule = rf_architecture_topk,
     .row_capacity = rf_architecture_k_capacity,
 };

@@ -34,6 +34,18 @@ const rf_architecture *rf_architecture_find(const char *name)
     return NULL;
 }
 
+rf_select_rule rf_architecture_topk(const rf_coder_settings *settings)
+{
+    (void)settings;
+    return RF_SELECT_TOPK;
+}
+
+rf_select_rule rf_architecture_batch_topk(const rf_coder_settings *settings)
+{
+    (void)settings;
+    return RF_SELECT_BATCH_TOPK;
+}
+
 rf_select_rule rf_architecture_positive(const rf_coder_settings *settings)
 {
     (void)settings;
@@ -70,4 +82,13 @@ int64_t rf_architecture_sparse_capacity(const rf_coder_settings *settings, int64
 {
     (void)settings;
     return rf_min_i64(n_latents, rf_max_i64(32, n_latents / 48));
+}
+
+rf_status rf_architecture_check_l1(const rf_coder_settings *settings, int64_t n_latents)
+{
+    rf_status status = RF_OK;
+    (void)n_latents;
+    RF_REQUIRE(settings->l1 >= 0.0, "l1 is %g, expected >= 0", settings->l1);
+fail:
+    return status;
 }

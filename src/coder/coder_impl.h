@@ -21,6 +21,9 @@ struct rf_coder {
 
 /* What several architectures share (architecture.c). */
 rf_status rf_architecture_check_k(const rf_coder_settings *settings, int64_t n_latents);
+rf_status rf_architecture_check_l1(const rf_coder_settings *settings, int64_t n_latents);
+rf_select_rule rf_architecture_topk(const rf_coder_settings *settings);
+rf_select_rule rf_architecture_batch_topk(const rf_coder_settings *settings);
 rf_select_rule rf_architecture_positive(const rf_coder_settings *settings);
 int64_t rf_architecture_k_capacity(const rf_coder_settings *settings, int64_t n_latents);
 /* While codes are fewer than about 1 latent of 48, a sparse step costs less than a dense one. */

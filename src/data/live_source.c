@@ -188,19 +188,6 @@ fail:
     return status;
 }
 
-static bool transforms_are_equal(const rf_transform *a, const rf_transform *b)
-{
-    bool same = a->shortest_edge == b->shortest_edge && a->resize_height == b->resize_height &&
-                a->resize_width == b->resize_width && a->filter == b->filter &&
-                a->crop_height == b->crop_height && a->crop_width == b->crop_width &&
-                a->crop_rule == b->crop_rule && a->scale == b->scale &&
-                a->normalise == b->normalise;
-    for (int c = 0; c < 3; c++) {
-        same = same && a->mean[c] == b->mean[c] && a->std[c] == b->std[c];
-    }
-    return same;
-}
-
 /* Give every model that is read its feed; those with one transform share it. */
 static void deal_feeds(live_source *live, const rf_activation_stream_opts *opts,
                        const rf_reader_opts *readers, int64_t n_readers)
@@ -219,7 +206,7 @@ static void deal_feeds(live_source *live, const rf_activation_stream_opts *opts,
             continue;
         }
         while (f < live->n_feeds &&
-               !transforms_are_equal(&live->feeds[f].transform, &opts->transforms[m])) {
+               !rf_transform_is_equal(&live->feeds[f].transform, &opts->transforms[m])) {
             f++;
         }
         if (f == live->n_feeds) {

@@ -167,3 +167,16 @@ fail:
     rf_picture_fini(&resized);
     return status;
 }
+
+bool rf_transform_is_equal(const rf_transform *a, const rf_transform *b)
+{
+    bool same = a->shortest_edge == b->shortest_edge && a->resize_height == b->resize_height &&
+                a->resize_width == b->resize_width && a->filter == b->filter &&
+                a->crop_height == b->crop_height && a->crop_width == b->crop_width &&
+                a->crop_rule == b->crop_rule && a->scale == b->scale &&
+                a->normalise == b->normalise;
+    for (int c = 0; c < 3; c++) {
+        same = same && a->mean[c] == b->mean[c] && a->std[c] == b->std[c];
+    }
+    return same;
+}

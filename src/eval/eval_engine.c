@@ -56,19 +56,6 @@ fail:
 /* ---- feeds ------------------------------------------------------------------------------------
  */
 
-static bool transforms_are_equal(const rf_transform *a, const rf_transform *b)
-{
-    bool same = a->shortest_edge == b->shortest_edge && a->resize_height == b->resize_height &&
-                a->resize_width == b->resize_width && a->filter == b->filter &&
-                a->crop_height == b->crop_height && a->crop_width == b->crop_width &&
-                a->crop_rule == b->crop_rule && a->scale == b->scale &&
-                a->normalise == b->normalise;
-    for (int c = 0; c < 3; c++) {
-        same = same && a->mean[c] == b->mean[c] && a->std[c] == b->std[c];
-    }
-    return same;
-}
-
 static rf_status open_feed(rf_eval_engine *e, const rf_eval_model *model, rf_eval_feed *feed)
 {
     rf_status status = RF_OK;
@@ -103,7 +90,7 @@ static rf_status open_feeds(rf_eval_engine *e)
             continue;
         }
         while (f < e->n_feeds &&
-               !transforms_are_equal(e->feeds[f].transform, runner->model->transform)) {
+               !rf_transform_is_equal(e->feeds[f].transform, runner->model->transform)) {
             f++;
         }
         runner->feed = f;
