@@ -336,9 +336,6 @@ typedef struct rf_prefix_residual_args {
 } rf_prefix_residual_args;
 rf_status rf_prefix_residual(rf_stream *s, const rf_prefix_residual_args *args);
 
-/* row_sum [B] = sum of each row's values, entries in order. */
-rf_status rf_codes_row_sum(rf_stream *s, const rf_codes *codes, const rf_view *row_sum);
-
 /* d_value = rf_dot(w_dec[latent], g_b) for each entry; with groups g is [B, n D] and the latent's
  * group says which D columns. `out` [entries] takes the place of codes->d_value where not NULL. */
 typedef struct rf_d_value_args {
@@ -671,7 +668,6 @@ typedef struct rf_backend_ops {
 
     rf_status (*encode)(rf_stream *s, const rf_encode_args *args);
     rf_status (*decode)(rf_stream *s, const rf_decode_args *args);
-    rf_status (*codes_row_sum)(rf_stream *s, const rf_codes *codes, const rf_view *row_sum);
     rf_status (*d_value)(rf_stream *s, const rf_d_value_args *args);
     rf_status (*residual)(rf_stream *s, const rf_residual_args *args);
     rf_status (*index_by_latent)(rf_stream *s, const rf_codes *codes, rf_latent_index *index);

@@ -92,3 +92,8 @@ rf_status rf_architecture_check_l1(const rf_coder_settings *settings, int64_t n_
 fail:
     return status;
 }
+
+bool rf_coder_wants_aux(const rf_coder_settings *settings, const rf_architecture *architecture)
+{
+    return settings->aux_alpha > 0.0 && (settings->aux_k > 0 || !architecture->may_be_dense);
+}

@@ -321,11 +321,6 @@ rf_penalty_kind rf_coder_penalty(const rf_coder *coder)
     return coder->architecture->penalty;
 }
 
-bool rf_coder_wants_aux(const rf_coder_settings *settings, const rf_architecture *architecture)
-{
-    return settings->aux_alpha > 0.0 && (settings->aux_k > 0 || !architecture->may_be_dense);
-}
-
 int64_t rf_coder_aux_k(const rf_coder *coder, int64_t n_dead)
 {
     int64_t k = coder->settings.aux_k;

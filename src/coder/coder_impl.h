@@ -22,6 +22,8 @@ struct rf_coder {
 /* What several architectures share (architecture.c). */
 rf_status rf_architecture_check_k(const rf_coder_settings *settings, int64_t n_latents);
 rf_status rf_architecture_check_l1(const rf_coder_settings *settings, int64_t n_latents);
+/* AuxK is asked for. */
+bool rf_coder_wants_aux(const rf_coder_settings *settings, const rf_architecture *architecture);
 rf_select_rule rf_architecture_topk(const rf_coder_settings *settings);
 rf_select_rule rf_architecture_batch_topk(const rf_coder_settings *settings);
 rf_select_rule rf_architecture_positive(const rf_coder_settings *settings);
@@ -33,8 +35,6 @@ const char *rf_coder_choice_word(const char *key, int choice);
 
 /* k of a token whose class is not said: that of the only class the coder sees, or the largest. */
 int64_t rf_coder_usual_k(const rf_coder *coder);
-/* AuxK is asked for. */
-bool rf_coder_wants_aux(const rf_coder_settings *settings, const rf_architecture *architecture);
 /* The normalisation has statistics of the sample (AVERAGE, PER_DIMENSION). */
 bool rf_coder_has_statistics(const rf_coder_settings *settings);
 /* Statistics of each token (LAYER, CONSTANT). */

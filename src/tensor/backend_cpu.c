@@ -197,7 +197,6 @@ static const rf_backend_ops cpu_ops = {
     .codes_keep = rf_cpu_codes_keep,
     .codes_histogram = rf_cpu_codes_histogram,
     .decode = rf_cpu_decode,
-    .codes_row_sum = rf_cpu_codes_row_sum,
     .prefix_residual = rf_cpu_prefix_residual,
     .d_value = rf_cpu_d_value,
     .residual = rf_cpu_residual,

@@ -156,20 +156,6 @@ rf_status rf_cpu_d_value(rf_stream *s, const rf_d_value_args *args)
     return RF_OK;
 }
 
-rf_status rf_cpu_codes_row_sum(rf_stream *s, const rf_codes *codes, const rf_view *row_sum)
-{
-    float *out = row_sum->data;
-#pragma omp parallel for schedule(static) num_threads(rf_cpu_n_threads(s))
-    for (int64_t b = 0; b < codes->n_rows; b++) {
-        float sum = 0.0f;
-        for (int64_t e = codes->row_start[b]; e < codes->row_start[b + 1]; e++) {
-            sum += codes->value[e];
-        }
-        out[b] = sum;
-    }
-    return RF_OK;
-}
-
 /* Row `b` belongs to part floor(b * n_parts / n_rows); parts only divide the work. */
 static int64_t part_begin(int64_t n_rows, int part, int n_parts)
 {

@@ -77,16 +77,6 @@ fail:
     return status;
 }
 
-rf_status rf_codes_row_sum(rf_stream *s, const rf_codes *codes, const rf_view *row_sum)
-{
-    rf_status status = RF_OK;
-    RF_TRY(check_codes(codes, row_sum->shape[0]));
-    RF_REQUIRE(is_vector(row_sum, RF_F32, codes->n_rows), "codes row sum: out must be [B]");
-    RF_TRY(s->backend->ops->codes_row_sum(s, codes, row_sum));
-fail:
-    return status;
-}
-
 rf_status rf_prefix_residual(rf_stream *s, const rf_prefix_residual_args *args)
 {
     rf_status status = RF_OK;

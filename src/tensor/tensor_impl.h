@@ -122,7 +122,6 @@ rf_status rf_cpu_check_index(const char *op, const rf_view *index, int64_t n);
 /* ---- coder operations ---------------------------------------------------------------------- */
 rf_status rf_cpu_encode(rf_stream *s, const rf_encode_args *args);
 rf_status rf_cpu_decode(rf_stream *s, const rf_decode_args *args);
-rf_status rf_cpu_codes_row_sum(rf_stream *s, const rf_codes *codes, const rf_view *row_sum);
 rf_status rf_cpu_d_value(rf_stream *s, const rf_d_value_args *args);
 rf_status rf_cpu_residual(rf_stream *s, const rf_residual_args *args);
 rf_status rf_cpu_index_by_latent(rf_stream *s, const rf_codes *codes, rf_latent_index *index);

@@ -102,25 +102,6 @@ static void sums_of_rows_have_the_same_bits_in_any_registers(void **state)
     rf_free(start);
 }
 
-static void row_sums_of_codes_add_values_in_order(void **state)
-{
-    (void)state;
-    rf_codes codes = ragged_codes(30, 40, 7);
-    float got[30], want[30];
-    rf_view out = rf_view_1d(got, 30);
-    for (int64_t b = 0; b < 30; b++) {
-        want[b] = 0.0f;
-        for (int64_t e = codes.row_start[b]; e < codes.row_start[b + 1]; e++) {
-            want[b] += codes.value[e];
-        }
-    }
-    for (int t = 0; t < N_THREAD_COUNTS; t++) {
-        OK(rf_codes_row_sum(streams[t], &codes, &out));
-        same_floats(got, want, 30, "row sum");
-    }
-    free_codes(&codes);
-}
-
 static void index_lists_each_latents_tokens_rising(void **state)
 {
     (void)state;
@@ -375,7 +356,6 @@ int main(void)
         cmocka_unit_test(decode_adds_entries_in_order_by_fma),
         cmocka_unit_test(d_value_is_the_canonical_dot),
         cmocka_unit_test(sums_of_rows_have_the_same_bits_in_any_registers),
-        cmocka_unit_test(row_sums_of_codes_add_values_in_order),
         cmocka_unit_test(index_lists_each_latents_tokens_rising),
         cmocka_unit_test(gradients_by_latent_are_in_token_order_by_fma),
         cmocka_unit_test(residual_scales_and_measures_valid_rows),
