@@ -1,6 +1,6 @@
 /* Does a coder find the dictionary that its data were made of? Tokens are sums of few atoms of a
  * known dictionary and noise. Atoms come in groups that fire together, groups by a power law of
- * their rank, so that some atoms are a hundred times rarer than others. Every architecture learns
+ * their rank, so that some atoms are thirty times rarer than others. Every architecture learns
  * from the same tokens; the table says how well its decoder rows match the atoms. A seed repeats to
  * the bit: the last column is a hash of the trained parameters. */
 #include "refract/train.h"

@@ -213,6 +213,7 @@ enum {
     RF_COUNTER_OUTLIERS, /* of the skipped, those whose loss was finite and too large */
     RF_COUNTER_RESAMPLED,      /* latents that were given a new start */
     RF_COUNTER_RESAMPLES_LEFT, /* that still wait for one */
+    RF_COUNTER_HOLD,           /* steps for which the dense path is kept, as codes did not fit */
     RF_COUNTER_ACCUMULATED,    /* batches whose gradients wait for an update */
     RF_CODER_N_COUNTERS
 };

@@ -67,6 +67,7 @@ typedef struct rf_step_rates {
     double p;              /* p_anneal; 0: the settings' p */
     double
         outlier_factor; /* batches whose loss is above so many running means are skipped; 0: none */
+    bool flush;         /* the last batch: what was accumulated is used */
     bool resample;      /* latents that are dead now get a new start after this step */
 } rf_step_rates;
 /* lr 1e-4, betas 0.9 and 0.999, eps 1e-8, no decay, clip 1, scales 1. */

@@ -42,7 +42,7 @@ static rf_status write_run_file(const rf_vit_config *model, const rf_picture_lis
         layer, model->n_layers - 1));
     RF_TRY(rf_str_append(out,
                          "    tokens: all          # or cls, register, patch\n"
-                         "    architecture: topk   # or relu\n"
+                         "    architecture: topk   # `refract help settings` lists the others\n"
                          "    expansion: %d        # %" PRId64 " latents\n"
                          "    k: %d                # active latents a token\n\n",
                          EXPANSION, EXPANSION * model->d_model, K));

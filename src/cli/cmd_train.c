@@ -39,7 +39,7 @@ static void print_report(const rf_cli *cli, const rf_run_settings *settings,
     if (report->n_skipped > 0) {
         rf_cli_print(cli,
                      "%" PRId64 " steps were skipped, %" PRId64
-                     " of them outliers; the others were not finite\n",
+                     " of them outliers; the others were not finite, or no token could be read\n",
                      report->n_skipped, report->n_outliers);
     }
 }

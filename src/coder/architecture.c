@@ -81,7 +81,7 @@ int64_t rf_architecture_k_capacity(const rf_coder_settings *settings, int64_t n_
 int64_t rf_architecture_sparse_capacity(const rf_coder_settings *settings, int64_t n_latents)
 {
     (void)settings;
-    return rf_min_i64(n_latents, rf_max_i64(32, n_latents / 48));
+    return rf_min_i64(n_latents, rf_max_i64(32, n_latents / 40)); /* batches differ */
 }
 
 rf_status rf_architecture_check_l1(const rf_coder_settings *settings, int64_t n_latents)

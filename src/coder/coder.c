@@ -198,7 +198,7 @@ rf_status rf_coder_create(rf_backend *be, const rf_coder_settings *settings,
     rf_status status = RF_OK;
     rf_coder *coder = NULL;
 
-    RF_TRY(rf_coder_check(settings, shape));
+    RF_TRY_DOING(rf_coder_check(settings, shape), "coder '%s'", settings->name);
     RF_ALLOC(coder, 1);
     coder->backend = be;
     coder->settings = *settings;
@@ -287,7 +287,8 @@ int64_t rf_coder_k(const rf_coder *coder)
 {
     return coder->architecture->may_be_dense
                ? coder->n_latents
-               : rf_min_i64(rf_k_max(&coder->settings.k), coder->n_latents);
+               : rf_min_i64(rf_k_of(&coder->settings.k, rf_coder_token_class(&coder->settings)),
+                            coder->n_latents);
 }
 
 bool rf_coder_subtracts(const rf_coder *coder)

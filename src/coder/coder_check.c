@@ -68,6 +68,12 @@ static rf_status check_penalty(const rf_coder_settings *settings, const rf_archi
                "p is %g, expected above 0", settings->p);
     RF_REQUIRE(p != RF_PENALTY_CHOICE_TANH || settings->tanh_scale > 0.0,
                "tanh_scale is %g, expected above 0", settings->tanh_scale);
+    RF_REQUIRE(!settings->penalty_by_norm ||
+                   !(counts || (a->act == RF_CODER_JUMP && p == RF_PENALTY_CHOICE_AUTO)),
+               "penalty_by_norm: a penalty that counts latents (%s) has no values to weigh",
+               p == RF_PENALTY_CHOICE_AUTO ? "jumprelu's l0" : word);
+    RF_REQUIRE(a->penalty != RF_PENALTY_POWER || !(settings->p > 1.0 || settings->p < 1.0),
+               "p is %g: a p_anneal coder goes from 1 to p_end; p is of penalty lp", settings->p);
     RF_REQUIRE(
         !settings->penalty_by_norm || settings->decoder == RF_DECODER_FREE,
         "penalty_by_norm: decoder is %s, and norms weigh a penalty only where they are free: "
@@ -87,6 +93,9 @@ static rf_status check_own(const rf_coder_settings *settings, const rf_architect
                settings->ste_to_input ? "ste_to_input" : "pre_activation", a->name);
     RF_REQUIRE(a->prefixes != NULL || !settings->random_prefixes,
                "random_prefixes is of matryoshka, not of %s", a->name);
+    RF_REQUIRE(settings->k_start <= 1.0 || settings->k_steps > 0,
+               "k_start is %g: say over how many steps k falls from there (k_steps)",
+               settings->k_start);
     RF_REQUIRE(!a->may_be_dense || settings->k_steps == 0,
                "k_steps: a %s coder has no k that could fall", a->name);
     RF_REQUIRE(a->may_be_dense || settings->decoder != RF_DECODER_FREE,
@@ -113,6 +122,9 @@ static rf_status check_dead(const rf_coder_settings *settings, const rf_architec
     RF_REQUIRE(settings->resample != RF_RESAMPLE_NONE || settings->resample_every == 0,
                "resample_every is %" PRId64 " but resample is none: say resample: loss",
                settings->resample_every);
+    RF_REQUIRE(settings->resample != RF_RESAMPLE_NONE || settings->resample_until == 0,
+               "resample_until is %" PRId64 " but resample is none: say resample: loss",
+               settings->resample_until);
 fail:
     return status;
 }
@@ -159,11 +171,14 @@ rf_status rf_coder_check(const rf_coder_settings *settings, const rf_coder_shape
     RF_REQUIRE(rf_coder_token_class(settings) != RF_TOKENS_POOLED ||
                    (k->of[0] == 0 && k->of[1] == 0 && k->of[2] == 0),
                "k by class, but pooled tokens have none: write one number");
+    RF_REQUIRE(a->rule(settings) != RF_SELECT_BATCH_TOPK ||
+                   rf_coder_token_class(settings) != RF_TOKENS_ALL ||
+                   (k->of[0] == 0 && k->of[1] == 0 && k->of[2] == 0),
+               "k by class of a %s coder, whose tokens share one k a batch whatever their class: "
+               "write one number, take architecture: topk, or train a coder for each class",
+               a->name);
     RF_REQUIRE(settings->decoder != RF_DECODER_ARCHETYPAL || settings->archetypal_points >= 1,
                "archetypal_points is %" PRId64 ", expected >= 1", settings->archetypal_points);
 fail:
-    if (status != RF_OK) {
-        rf_error_context("coder '%s'", settings->name);
-    }
     return status;
 }

@@ -111,11 +111,13 @@ static const rf_setting rows[] = {
           "batch does not jump."),
     NUMBER(tanh_scale, "4", 0, 1e6, "",
            "penalty tanh: values above about 1 over this count alike (Anthropic, January 2025)."),
-    NUMBER(threshold_start, "0.001", 0, 1e6, "norms of a token",
-           "jumprelu: where thresholds start, in root mean square norms of what the encoder sees, "
-           "so that it means the same for every layer (0.001 for data of mean square norm 1, "
-           "Rajamanoharan et al. 2024)."),
-    NUMBER(bandwidth, "0.001", 0, 1e6, "norms of a token",
+    NUMBER(
+        threshold_start, "0.05", 0, 1e6, "norms of a token",
+        "jumprelu: where thresholds start, in root mean square norms of what the encoder sees, "
+        "so that it means the same for every layer. A token's product with a random direction is "
+        "about 1 / sqrt(width) of that, and a threshold moves by about lr a step in its "
+        "logarithm: the paper's 0.001 is for runs of very many steps (docs/comparison.md)."),
+    NUMBER(bandwidth, "0.05", 0, 1e6, "norms of a token",
            "jumprelu: width of the window around a threshold in which pre-activations move it, in "
            "the same unit. Wider is smoother and more biased; Anthropic's form takes windows far "
            "wider than thresholds."),
@@ -132,9 +134,10 @@ static const rf_setting rows[] = {
           "matryoshka: how many; they end at F, F/2, F/4, ... and count alike."),
     FLAG(random_prefixes, "matryoshka: ends are drawn afresh for every step, small ones more often "
                           "(Pareto, exponent 0.5); the last is F."),
-    NUMBER(threshold_rate, "0.001", 1e-9, 1, "of a step",
-           "batch_topk: a step's weight in the running mean of the least value kept, the threshold "
-           "in use. The mean's start is corrected, so that it holds from the first step on."),
+    NUMBER(
+        threshold_rate, "0.001", 1e-9, 1, "of a step",
+        "batch_topk: a step's weight in the running mean of the least value kept, the threshold "
+        "in use; more of it while that mean would be over more than the last tenth of the steps."),
     FLAG(skip, "Transcoders of equal widths: y_hat also gets W_skip x, W_skip from 0 (Paulo et al. "
                "2025): latents need not explain what is linear."),
     CHOICE(
@@ -170,7 +173,8 @@ static const rf_setting rows[] = {
         "Sites apart."),
     NUMBER(aux_alpha, "0.03125", 0, 1e6, "",
            "Weight of what dead latents leave unexplained of the residual (AuxK, Gao et al. 2024); "
-           "0: no such term."),
+           "0: no such term. It needs positive pre-activations, which dead latents of rules with a "
+           "k have; dead ReLU latents seldom do."),
     WHOLE(aux_k, "0", 0, 1 << 20, "latents",
           "How many dead latents a token uses for that. 0: the power of two nearest to half the "
           "width in architectures with k, and no such term in others."),

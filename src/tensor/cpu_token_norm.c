@@ -79,16 +79,28 @@ static shift_scale constant_of(const float *x, int64_t n)
     return (shift_scale){0.0f, scale > (double)FLT_MAX ? 1.0f : (float)scale};
 }
 
-/* to = (from - shift) * scale - subtract by dimension; NULL: 0, 1, 0. */
+/* to = from - subtract; NULL: 0. */
+static void less(const float *x, const float *subtract, int64_t n, float *to)
+{
+    if (subtract == NULL) {
+        memmove(to, x, sizeof(float) * (size_t)n);
+        return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        to[i] = x[i] - subtract[i];
+    }
+}
+
+/* to = (from - shift) * scale - subtract by dimension. */
 static void by_dimension(const float *x, const float *shift, const float *scale,
                          const float *subtract, int64_t n, float *to)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        float v = shift != NULL ? x[i] - shift[i] : x[i];
-        v = scale != NULL ? v * scale[i] : v;
-        to[i] = subtract != NULL ? v - subtract[i] : v;
+        to[i] = (x[i] - shift[i]) * scale[i];
     }
+    less(to, subtract, n, to);
 }
 
 static void by_token(const float *x, shift_scale by, const float *subtract, int64_t n, float *to)
@@ -154,11 +166,12 @@ static void normalise_row(const rf_normalise_args *args, int64_t b)
         blank_row(args, b);
     } else if (is_by_token(args->norm)) {
         normalise_by_token(args, b);
+    } else if (args->norm == RF_NORM_NONE) {
+        less(rf_row(&args->from, b), args->subtract.data, args->from.shape[1],
+             rf_row_mut(&args->to, b));
     } else {
-        const bool is_none = args->norm == RF_NORM_NONE;
-        by_dimension(rf_row(&args->from, b), is_none ? NULL : args->shift.data,
-                     is_none ? NULL : args->scale.data, args->subtract.data, args->from.shape[1],
-                     rf_row_mut(&args->to, b));
+        by_dimension(rf_row(&args->from, b), args->shift.data, args->scale.data,
+                     args->subtract.data, args->from.shape[1], rf_row_mut(&args->to, b));
     }
 }
 

@@ -102,6 +102,14 @@ static rf_status read_spec(const rf_yaml *map, const char *path, const rf_train_
     out->train = *train;
     RF_TRY(rf_settings_read(&rf_train_settings_table, map, path, coder_keys, &out->train, NULL));
     RF_TRY_DOING(rf_train_settings_check(&out->train), "%s", path);
+    if (out->coder.decoder == RF_DECODER_ARCHETYPAL &&
+        out->coder.archetypal_points > out->train.sample_tokens) {
+        RF_FAIL(RF_ERR_SETTING,
+                "%s: archetypal_points is %" PRId64
+                " and the sample they are drawn from has %" PRId64
+                " tokens: ask for fewer, or for more tokens (train.sample_tokens)",
+                path, out->coder.archetypal_points, out->train.sample_tokens);
+    }
     RF_TRY(check_name(rf_yaml_find(map, "name"), out->coder.name));
 fail:
     rf_free(given);

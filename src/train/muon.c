@@ -105,7 +105,8 @@ rf_status rf_muon_direction(rf_stream *s, const rf_muon_args *args)
         x = y;
         y = last;
     }
-    RF_TRY(scaled(s, &y, &x, sqrt(fmax(1.0, (double)n / (double)d))));
+    const double ratio = args->rows_are_inputs ? (double)d / (double)n : (double)n / (double)d;
+    RF_TRY(scaled(s, &y, &x, sqrt(fmax(1.0, ratio))));
 fail:
     return status;
 }

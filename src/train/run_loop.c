@@ -86,6 +86,7 @@ static rf_step_rates rates_of(const rf_trained *c)
         .k_scale = rf_schedule_k(coder, step),
         .p = anneals_p(c) ? rf_schedule_p(coder, step, c->n_batches) : 0,
         .outlier_factor = train->outlier_factor,
+        .flush = step + 1 == c->n_batches,
         .resample = rf_schedule_resamples(coder, step),
     };
 }
@@ -219,9 +220,10 @@ fail:
     return status;
 }
 
+/* By its own batches: what others do changes nothing that early stopping sees. */
 static bool is_time_to_log(const rf_training *t, const rf_trained *c)
 {
-    return t->tick % t->settings->train.log_every == 0 || c->batches_done == c->n_batches ||
+    return c->batches_done % t->settings->train.log_every == 0 || c->batches_done == c->n_batches ||
            c->batches_done == c->n_whole;
 }
 

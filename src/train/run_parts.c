@@ -325,12 +325,17 @@ static rf_status create_coder(rf_training *t, int64_t idx)
     rf_trained *c = &t->coders[idx];
     const rf_train_settings *train = &c->spec->train;
 
-    RF_TRY_DOING(rf_coder_create(t->be, &c->spec->coder, &c->shape, &c->coder), "coder '%s'",
-                 c->spec->coder.name);
+    RF_TRY(rf_coder_create(t->be, &c->spec->coder, &c->shape, &c->coder));
     const rf_optimiser_opts opts = {.kind = train->optimiser, .accumulate = train->accumulate};
     RF_TRY_DOING(rf_optimiser_create(t->be, c->coder, &opts, &c->opt), "coder '%s'",
                  c->spec->coder.name);
     c->n_batches = rf_activation_stream_n_batches(t->acts, idx);
+    if (train->accumulate > c->n_batches) {
+        RF_FAIL(RF_ERR_SETTING,
+                "coder '%s': train.accumulate is %" PRId64 ", but it has %" PRId64
+                " batches in all: it would never learn",
+                c->spec->coder.name, train->accumulate, c->n_batches);
+    }
     c->tokens_per_epoch = rf_activation_stream_tokens_per_epoch(t->acts, idx);
     c->n_tokens =
         train->total_tokens > 0 ? train->total_tokens : c->tokens_per_epoch * train->epochs;

@@ -255,6 +255,25 @@ fail:
     return status;
 }
 
+/* Early stopping looks at the lines that are logged. */
+static rf_status compare_log_every(const rf_run_settings *then, const rf_run_settings *now)
+{
+    rf_status status = RF_OK;
+    for (int64_t i = 0; i < now->n_coders; i++) {
+        const rf_train_settings *t = &now->coders[i].train;
+        const bool watches = t->stop_metric[0] != '\0' || t->bad_l0 > 0.0 || t->bad_ev > 0.0;
+        if (watches && then->train.log_every != now->train.log_every) {
+            RF_FAIL(RF_ERR_SETTING,
+                    "train.log_every is %" PRId64 " and was %" PRId64
+                    " in the checkpoint, and coder '%s' stops by what is logged; set it back, or "
+                    "train in another output.dir",
+                    now->train.log_every, then->train.log_every, now->coders[i].coder.name);
+        }
+    }
+fail:
+    return status;
+}
+
 static rf_status compare_coder(const rf_coder_spec *then, const rf_coder_spec *now,
                                const rf_train_settings *common, int64_t idx)
 {
@@ -321,6 +340,7 @@ rf_status rf_run_settings_compare(const rf_run_settings *then, const rf_run_sett
                 "; set them back, or train in another output.dir",
                 now->n_coders, then->n_coders);
     }
+    RF_TRY(compare_log_every(then, now));
     for (int64_t i = 0; i < then->n_coders; i++) {
         RF_TRY(compare_coder(&then->coders[i], &now->coders[i], &now->train, i));
     }

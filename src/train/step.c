@@ -56,7 +56,7 @@ fail:
 
 int64_t rf_step_k(const rf_coder *coder, double scale)
 {
-    double k = round(scale * (double)rf_k_max(&rf_coder_get_settings(coder)->k));
+    double k = round(scale * (double)rf_coder_k(coder));
     return (int64_t)fmax(1.0, fmin(k, (double)rf_coder_n_latents(coder)));
 }
 
@@ -272,8 +272,10 @@ void rf_step_set_l0_weight(rf_step_job *job)
 static rf_status gradients(rf_step_job *job)
 {
     rf_status status = RF_OK;
+    enum { HOLD = 100 }; /* so many steps before codes are tried again that did not fit */
     if (!job->is_dense) {
         RF_TRY(rf_step_encode(job));
+        job->state.counters[RF_COUNTER_HOLD] = job->is_dense ? HOLD : 0;
         if (!job->metrics->skipped && !job->is_dense) {
             RF_TRY(rf_step_sparse(job));
         }
@@ -377,6 +379,7 @@ rf_status rf_step_run(rf_step *step, rf_coder *coder, rf_optimiser *opt,
     if (batch->n_valid == 0) { /* nothing to learn from */
         RF_TRY(rf_comm_agree(step->comm, check(&job)));
         metrics.skipped = true;
+        RF_TRY(rf_comm_agree(step->comm, finish(&job)));
         goto done;
     }
     RF_TRY(rf_comm_agree(step->comm, rf_optimiser_swap_live(opt, coder, step->s)));

@@ -145,16 +145,19 @@ fail:
 }
 
 /* Is the next step a sparse one? Both ways are counted in integers, and going back takes more than
- * it took to come (step.c holds the other threshold). */
+ * it took to come (step.c holds the other threshold). Lists may hold more than what is active (a
+ * threshold's window, open gates): where they did not fit, some steps go by before the next try. */
 static rf_status choose_path(rf_step_job *job)
 {
     enum { SPARSE_BELOW = 64 }; /* one latent of so many active on average */
     rf_status status = RF_OK;
-    int64_t total;
+    int64_t total, *counters = job->state.counters;
     RF_TRY(count_active(job, &total));
     job->metrics->l0 = (double)total / job->n_valid;
     job->state.counters[RF_COUNTER_DENSE] =
+        counters[RF_COUNTER_HOLD] > 0 ||
         (double)total * SPARSE_BELOW > job->n_valid * (double)job->n_latents;
+    counters[RF_COUNTER_HOLD] = rf_max_i64(0, counters[RF_COUNTER_HOLD] - 1);
 fail:
     return status;
 }

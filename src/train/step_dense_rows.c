@@ -11,19 +11,38 @@ typedef struct micro_batch {
     const uint8_t *valid;
 } micro_batch;
 
+static rf_view matrix(float *at, int64_t n, int64_t d)
+{
+    rf_view v = rf_view_2d(at, n, d);
+    v.stride[0] = rf_step_dense_stride(d);
+    return v;
+}
+
+/* Where values take the place of pre-activations there is room for twice the tokens; gradients are
+ * then read and written half as often. */
+static bool is_in_place(const rf_dense_pass *d)
+{
+    return d->job->act.act == RF_CODER_RELU;
+}
+
+static int64_t micro_batch_rows(const rf_dense_pass *d)
+{
+    return is_in_place(d) ? 2 * STEP_MICRO_BATCH : STEP_MICRO_BATCH;
+}
+
 static micro_batch micro_batch_at(const rf_dense_pass *d, int64_t first)
 {
     const rf_step_job *job = d->job;
     const rf_step *step = job->step;
-    int64_t n = rf_min_i64(STEP_MICRO_BATCH, job->n_local - first);
+    int64_t n = rf_min_i64(micro_batch_rows(d), job->n_local - first);
     micro_batch mb = {.first = first,
                       .n = n,
                       .seen = rf_view_rows(rf_step_seen(job, false), first, n),
                       .target = rf_view_rows(rf_step_target(job, false), first, n),
                       .y_hat = rf_view_rows(rf_step_local(job, step->y_hat), first, n),
                       .g = rf_view_rows(rf_step_g(job, STEP_MAIN, false), first, n),
-                      .h = rf_view_2d(step->h, n, job->n_latents),
-                      .z = rf_view_2d(step->z, n, job->n_latents),
+                      .h = matrix(step->h, n, job->n_latents),
+                      .z = matrix(is_in_place(d) ? step->h : step->z, n, job->n_latents),
                       .valid = step->local.valid + first};
     if (d->is_gated) {
         mb.g_gate = rf_view_rows(rf_step_g(job, STEP_SECOND, false), first, n);
@@ -168,9 +187,9 @@ static tile tile_at(const rf_dense_pass *d, const micro_batch *mb, int64_t i)
 {
     const rf_step *step = d->job->step;
     int64_t n = rf_min_i64(STEP_DENSE_TILE, d->job->n_latents - i);
-    tile t = {.i = i, .n = n, .h = columns(mb->h, i, n), .d_z = rf_view_2d(step->d_z, mb->n, n)};
+    tile t = {.i = i, .n = n, .h = columns(mb->h, i, n), .d_z = matrix(step->d_z, mb->n, n)};
     if (d->is_gated) {
-        t.d_gate = rf_view_2d(step->d_gate, mb->n, n);
+        t.d_gate = matrix(step->d_gate, mb->n, n);
     }
     return t;
 }
@@ -182,7 +201,7 @@ static rf_status add_penalty_sums(const rf_dense_pass *d, const micro_batch *mb,
     rf_status status = RF_OK;
     const rf_step_job *job = d->job;
     rf_stream *s = job->step->s;
-    size_t n_bytes = sizeof(float) * (size_t)(mb->n * t->n);
+    size_t n_bytes = sizeof(float) * (size_t)(mb->n * rf_step_dense_stride(t->n));
     rf_view z = columns(mb->z, t->i, t->n);
     rf_view sums = rf_view_rows(rf_step_by_latent(job, job->step->by_latent2), t->i, t->n);
     RF_TRY(rf_fill_bytes(s, t->d_z.data, 0, n_bytes));
@@ -308,7 +327,7 @@ rf_status rf_dense_gradients(const rf_dense_pass *d)
     const rf_step_job *job = d->job;
     rf_step *step = job->step;
     RF_TRY(clear(d));
-    for (int64_t b = 0; b < job->n_local; b += STEP_MICRO_BATCH) {
+    for (int64_t b = 0; b < job->n_local; b += micro_batch_rows(d)) {
         micro_batch mb = micro_batch_at(d, b);
         RF_TRY(forward_and_backward(d, &mb));
     }
@@ -327,7 +346,7 @@ rf_status rf_dense_survey(const rf_dense_pass *d)
 {
     rf_status status = RF_OK;
     RF_TRY(clear(d));
-    for (int64_t b = 0; b < d->job->n_local; b += STEP_MICRO_BATCH) {
+    for (int64_t b = 0; b < d->job->n_local; b += micro_batch_rows(d)) {
         micro_batch mb = micro_batch_at(d, b);
         RF_TRY(encode(d, &mb));
         RF_TRY(values(d, &mb, &d->job->act));

@@ -2,6 +2,7 @@
  * BatchTopK's cut over all ranks. */
 #include "step_impl.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { N_BINS = 65536 };
@@ -40,32 +41,6 @@ static rf_status set_row_k(rf_step_job *job, bool *has)
     }
 fail:
     rf_free(k);
-    return status;
-}
-
-/* Entries that BatchTopK keeps of this rank's rows if all are alike: the sum of k over valid ones.
- */
-static rf_status sum_k(const rf_step_job *job, bool has_row_k, int64_t *out)
-{
-    rf_status status = RF_OK;
-    rf_step *step = job->step;
-    uint8_t *valid = NULL;
-    int32_t *k = NULL;
-    const int64_t n = job->n_local;
-    *out = 0;
-    RF_ALLOC(valid, n + 1);
-    RF_ALLOC(k, n + 1);
-    RF_TRY(rf_copy_out(step->s, valid, step->local.valid, (size_t)n));
-    if (has_row_k) {
-        RF_TRY(rf_copy_out(step->s, k, step->row_k, sizeof *k * (size_t)n));
-    }
-    RF_TRY(rf_stream_synchronise(step->s));
-    for (int64_t b = 0; b < n; b++) {
-        *out += valid[b] == 0 ? 0 : has_row_k ? (int64_t)k[b] : job->k;
-    }
-fail:
-    rf_free(k);
-    rf_free(valid);
     return status;
 }
 
@@ -254,15 +229,20 @@ fail:
     return status;
 }
 
+/* The running threshold is a mean over about the last tenth of the steps, until that is more than
+ * 1 / threshold_rate of them: what was kept before the coder could do anything does not count. */
+static const double RECENT = 10.0;
+
 /* Of the lists of all ranks the `total_k` largest stay; the least of them moves the running
- * threshold, whose mean is corrected for its start. */
+ * threshold. */
 static rf_status cut_over_ranks(rf_step_job *job, int64_t total_k)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
     float *threshold = &job->state.scalars[RF_SCALAR_THRESHOLD], least;
     float *mass = &job->state.scalars[RF_SCALAR_THRESHOLD_MASS];
-    const float rate = (float)job->settings->threshold_rate;
+    const double n_steps = (double)job->state.counters[RF_COUNTER_STEPS];
+    const float rate = (float)fmax(job->settings->threshold_rate, RECENT / (n_steps + RECENT));
     int64_t n = 0, n_equal, n_ties;
     RF_TRY(rf_comm_agree(step->comm, rf_codes_count(step->s, &step->local.codes[STEP_MAIN], &n)));
     RF_TRY(rf_comm_sum_i64(step->comm, &n, 1));
@@ -293,8 +273,7 @@ rf_status rf_step_encode(rf_step_job *job)
     int64_t counts[2] = {0, 0}, total_k = 0; /* overflow, refused */
     RF_TRY(rf_comm_agree(comm, set_row_k(job, &has_row_k)));
     if (is_batch) {
-        RF_TRY(rf_comm_agree(comm, sum_k(job, has_row_k, &total_k)));
-        RF_TRY(rf_comm_sum_i64(comm, &total_k, 1));
+        total_k = job->k * job->batch->n_valid;
     }
     RF_TRY(rf_comm_agree(comm, encode_local(job, total_k, has_row_k, counts)));
     RF_TRY(rf_comm_sum_i64(comm, counts, 2));

@@ -13,8 +13,8 @@
 #include "refract/train.h"
 
 enum {
-    STEP_MICRO_BATCH = 512, /* tokens of the dense path at once */
-    STEP_DENSE_TILE = 4096, /* latents of its backward at once */
+    STEP_MICRO_BATCH = 512, /* tokens of the dense path at once; twice where one matrix will do */
+    STEP_DENSE_TILE = 1024, /* latents of its backward at once */
 };
 
 /* Lists of codes. */
@@ -102,10 +102,18 @@ typedef struct rf_step_job {
     rf_latent_groups groups; /* n = 0: no prefixes */
     int64_t aux_k;           /* 0: no auxiliary term */
     bool is_dense;
-    bool fills_rows;              /* gradients of all rows are wanted: none is left as it was */
+    bool fills_rows;  /* gradients of all rows are wanted: none is left as it was */
+    double sum_scale; /* of the gradients that an update reads, where sums lack batches; 0: 1 */
     const uint8_t *touched;       /* NULL: all rows have gradients */
     const rf_latent_index *fired; /* of the entries > 0 of all ranks; NULL on the dense path */
 } rf_step_job;
+
+/* Floats from row to row of a matrix of n columns on the dense path: rows a multiple of 4096 bytes
+ * apart would fall on the same places of a cache when a product walks down a column. */
+static inline int64_t rf_step_dense_stride(int64_t n)
+{
+    return n % 1024 == 0 ? n + 16 : n;
+}
 
 /* Add the time since the last lap to `part`. */
 void rf_step_lap(rf_step *step, rf_step_part part);
@@ -237,11 +245,13 @@ rf_status rf_rows_blend(rf_stream *s, const rf_rows_blend_args *args);
  */
 /* g (contiguous rows; times *grad_scale, rows that are not touched count as 0) becomes Muon's
  * direction: momentum, Nesterov, five Newton-Schulz iterations to about the nearest orthogonal
- * matrix, times sqrt(max(1, rows / columns)). Local. */
+ * matrix, times sqrt(max(1, outputs / inputs)) of the map, whose rows are its outputs unless said.
+ * Local. */
 typedef struct rf_muon_args {
     rf_view g, momentum;
     const uint8_t *touched;
     const float *grad_scale;
+    bool rows_are_inputs;
     double beta;
     float *work; /* [rf_muon_work] */
 } rf_muon_args;

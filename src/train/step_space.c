@@ -155,10 +155,12 @@ static rf_status take_latents(rf_step *step, const extents *e)
     TAKE(step->weight, e->latents);
     TAKE(step->by_latent, e->latents);
     TAKE(step->by_latent2, e->latents);
-    TAKE(step->h, dense * e->latents);
-    TAKE(step->z, dense * e->latents);
-    TAKE(step->d_z, dense * STEP_DENSE_TILE);
-    TAKE(step->d_gate, e->is_gated ? dense * STEP_DENSE_TILE : 0);
+    int64_t wide = rf_step_dense_stride(e->latents) + 16,
+            tile = rf_step_dense_stride(STEP_DENSE_TILE);
+    TAKE(step->h, 2 * dense * wide);
+    step->z = step->h == NULL ? NULL : step->h + dense * wide;
+    TAKE(step->d_z, 2 * dense * tile);
+    TAKE(step->d_gate, e->is_gated ? dense * tile : 0);
 fail:
     return status;
 }

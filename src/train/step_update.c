@@ -146,8 +146,9 @@ static rf_status clip(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    double limit = job->rates->clip_norm, norm = job->metrics->grad_norm;
-    float scale = limit > 0.0 && norm > limit ? (float)(limit / norm) : 1.0f;
+    double limit = job->rates->clip_norm, whole = job->sum_scale > 0.0 ? job->sum_scale : 1.0;
+    double norm = job->metrics->grad_norm *= whole;
+    float scale = (float)(limit > 0.0 && norm > limit ? whole * limit / norm : whole);
     RF_TRY(rf_copy_in(step->s, &step->scalars->grad_scale, &scale, sizeof scale));
     RF_TRY(rf_stream_synchronise(step->s)); /* `scale` goes */
     rf_step_lap(step, RF_PART_CLIP);
@@ -171,7 +172,7 @@ fail:
     return status;
 }
 
-/* The mean over `accumulate` batches; *is_due: this was the last of them. */
+/* The mean over `accumulate` batches; *is_due: this was the last of them, or of the run. */
 static rf_status accumulate(rf_step_job *job, bool *is_due)
 {
     rf_status status = RF_OK;
@@ -188,8 +189,9 @@ static rf_status accumulate(rf_step_job *job, bool *is_due)
                                                .touched = touched_rows(job, i)}));
         }
     }
-    *is_due = ++*done >= n_batches;
+    *is_due = ++*done >= n_batches || job->rates->flush;
     if (*is_due) {
+        job->sum_scale = (double)n_batches / (double)*done;
         job->touched = NULL;
         RF_TRY(sum_squares(job, update_gradient));
         RF_TRY(measure_norm(job)); /* finite: so were the parts */
@@ -250,6 +252,7 @@ static rf_status update_parameter(rf_step_job *job, int idx, int64_t t, double a
                                                           .momentum = args.m,
                                                           .touched = args.touched,
                                                           .grad_scale = args.grad_scale,
+                                                          .rows_are_inputs = idx == RF_CODER_W_DEC,
                                                           .beta = r->beta1,
                                                           .work = rf_optimiser_work(job->opt)}));
         args.touched = NULL;

@@ -54,7 +54,7 @@ static void k_and_sizes_must_fit(void **state)
     (void)state;
     static const refusal cases[] = {
         {"topk", "k: 20", ONE, NULL},
-        {"topk", "k: 21", ONE, "coder 'coder': topk: k is 21 but the coder has only 20 latents"},
+        {"topk", "k: 21", ONE, "topk: k is 21 but the coder has only 20 latents"},
         {"batch_topk", "k: 21", ONE, "k is 21 but the coder has only 20 latents"},
         {"matryoshka", "k: 21", ONE, "k is 21 but"},
         {"multi_topk", "k: {cls: 21, patch: 1}", ONE, "k is 21 but"},
@@ -62,7 +62,17 @@ static void k_and_sizes_must_fit(void **state)
         {"topk", "{k: 10, k_start: 2, k_steps: 5}", ONE, NULL},
         {"topk", "{k: 10, k_start: 2.5, k_steps: 5}", ONE,
          "k_start: 2.5 times k = 10 is more than the 20 latents"},
-        {"topk", "{k: 10, k_start: 2.5}", ONE, NULL}, /* no steps: k_start is not used */
+        {"topk", "{k: 10, k_start: 2.5}", ONE, "k_start is 2.5: say over how many steps"},
+        {"batch_topk", "k: {cls: 3, patch: 5}", ONE, "k by class of a batch_topk coder"},
+        {"batch_topk", "{tokens: patch, k: {cls: 3, patch: 5}}", ONE, NULL},
+        {"matryoshka", "{k: {cls: 3}, n_prefixes: 2}", ONE, "k by class of a matryoshka coder"},
+        {"matryoshka", "{k: {cls: 3}, n_prefixes: 2, selection: topk}", ONE, NULL},
+        {"p_anneal", "p: 3", ONE, "p is 3: a p_anneal coder goes from 1"},
+        {"topk", "resample_until: 5", ONE, "resample_until is 5 but resample is none"},
+        {"jumprelu", "{decoder: free, penalty_by_norm: true}", ONE, "has no values to weigh"},
+        {"jumprelu", "{decoder: free, penalty_by_norm: true, penalty: target_l0}", ONE,
+         "has no values to weigh"},
+        {"jumprelu", "{decoder: free, penalty_by_norm: true, penalty: tanh}", ONE, NULL},
         {"relu", "k_steps: 5", ONE, "k_steps: a relu coder has no k that could fall"},
         {"topk", "latents: 1000000000", ONE, NULL},
         {"topk", "tokens: pooled", ONE, NULL},
