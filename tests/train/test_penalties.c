@@ -158,7 +158,7 @@ static void gated_biases_all_learn(void **state)
 static rf_coder_settings ghost_settings(rf_ghost kind)
 {
     rf_coder_settings s = settings_of("relu");
-    s.ghost = kind;
+    s.ghost = (int)kind;
     s.prisma_compat = kind == RF_GHOST_PRISMA;
     return s;
 }
