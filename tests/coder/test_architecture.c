@@ -57,7 +57,7 @@ static void room_for_codes_follows_k_or_the_dictionary(void **state)
     t.k_steps = 0;
     assert_int_equal(topk->row_capacity(&t, 4096), 100);
     const rf_architecture *relu = row("relu", &t);
-    assert_int_equal(relu->row_capacity(&t, 48 * 1000), 1000);
+    assert_int_equal(relu->row_capacity(&t, 40 * 1000), 1000);
     assert_int_equal(relu->row_capacity(&t, 100), 32);
     assert_int_equal(relu->row_capacity(&t, 7), 7);
 }
