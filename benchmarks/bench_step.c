@@ -96,6 +96,7 @@ static rf_status settings_of(const options *o, rf_coder_settings *settings)
     settings->k.any = o->k;
     settings->aux_alpha = 1.0 / 32.0;
     settings->aux_k = rf_min_i64(512, o->latents);
+    settings->bandwidth = 0.005; /* jumprelu: wider windows hold more than 1,000 latents here */
     for (int i = 0; i < rf_architecture_count(); i++) {
         if (strcmp(rf_architecture_at(i)->name, o->architecture) == 0) {
             settings->architecture = i;
