@@ -195,7 +195,7 @@ enum {
 /* Places in `scalars`. */
 enum {
     RF_SCALAR_VARIANCE,  /* V of the loss: mean |y - mean|^2 of the normalised initial sample */
-    RF_SCALAR_THRESHOLD, /* BatchTopK: running mean of the least value kept, not corrected */
+    RF_SCALAR_THRESHOLD, /* BatchTopK: running sum of the least value kept, weighted */
     RF_SCALAR_THRESHOLD_MASS, /* of its weights: threshold / mass is the mean */
     RF_SCALAR_LOSS,           /* running mean of the loss, for the guard, and its mass */
     RF_SCALAR_LOSS_MASS,

@@ -73,8 +73,8 @@ static const rf_setting rows[] = {
           "Size of the dictionary; 0: expansion times the width of the input."),
     {ROW(k, RF_SETTING_I64_BY, "32", 1, 1 << 20, "latents",
          "topk, multi_topk, batch_topk, matryoshka: how many latents a token may use (on average "
-         "where a batch shares them). By class of token as {cls: 256, patch: 64}; a class that is "
-         "not named takes `any` of the map, else the largest."),
+         "where a batch shares them). By class of token as {cls: 256, patch: 64}, but not where a "
+         "batch shares them; a class that is not named takes `any` of the map, else the largest."),
      .choices = class_choices},
     NUMBER(k_start, "1", 1, 1e6, "times k",
            "How much larger k is at the first step; many latents learn early and fewer die. It "

@@ -99,11 +99,6 @@ static rf_view columns(rf_view v, int64_t first, int64_t n)
     return v;
 }
 
-static rf_view as_per_token(float *values, int64_t n_rows, int64_t n_sites)
-{
-    return rf_view_2d(values, n_rows, n_sites);
-}
-
 /* What the encoder sees, and the target less b_dec. */
 static rf_status see(rf_step_job *job)
 {
@@ -121,8 +116,8 @@ static rf_status see(rf_step_job *job)
                              .shift = rf_coder_view(coder, RF_CODER_IN_SHIFT),
                              .scale = rf_coder_view(coder, RF_CODER_IN_SCALE),
                              .subtract = subtracts ? b_dec : none,
-                             .row_shift = as_per_token(step->row_shift, job->n_local, sites.n),
-                             .row_scale = as_per_token(step->row_scale, job->n_local, sites.n),
+                             .row_shift = rf_view_2d(step->row_shift, job->n_local, sites.n),
+                             .row_scale = rf_view_2d(step->row_scale, job->n_local, sites.n),
                              .segments = sites,
                              .row_valid = step->local.valid}));
     if (!subtracts) {

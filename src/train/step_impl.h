@@ -74,7 +74,7 @@ struct rf_step {
                                       [0] d_theta of WINDOW */
     float *h, *z, *d_z,
         *d_gate;        /* dense path: [STEP_MICRO_BATCH, F] twice, [.., STEP_DENSE_TILE] */
-    int64_t *histogram; /* [65536] of BatchTopK where there are several ranks */
+    int64_t *histogram; /* [65536] of BatchTopK */
     rf_step_scalars *scalars;
     float *host_rows;          /* host [max(max_rows, F)] */
     int64_t *host_starts;      /* host [max_rows + size] */

@@ -175,10 +175,8 @@ static rf_status take_all(rf_step *step, const extents *e)
     if (rf_comm_size(step->comm) > 1) {
         step->global = (rf_step_rows){0};
         RF_TRY(take_rows(step, n, n, e, &step->global));
-        TAKE(step->histogram, e->is_batch ? N_BINS : 0);
-    } else {
-        TAKE(step->histogram, e->is_batch ? N_BINS : 0);
     }
+    TAKE(step->histogram, e->is_batch ? N_BINS : 0);
     TAKE(step->y_hat, step->max_local * e->out);
     TAKE(step->mean, rf_max_i64(e->in, e->out));
     TAKE(step->row_shift, step->max_local * e->sites);
