@@ -18,7 +18,9 @@ typedef struct options {
 } options;
 
 /* One row of the table: what is set beside the defaults. A token has about four atoms, some have
- * none and some ten: k of a token is 8, k of a batch 4. */
+ * none and some ten: k of a token is 8, k of a batch 4. A prefix that holds fewer latents than
+ * there are atoms must merge some, so that matryoshka gets prefixes that are drawn: short ones fall
+ * on few latents at most steps. The last of its rows shows what halved prefixes do. */
 typedef struct row {
     const char *name, *architecture, *settings; /* YAML */
     double lr;
@@ -28,8 +30,11 @@ static const row rows[] = {
     {"topk", "topk", "k: 8", 3e-3},
     {"multi_topk", "multi_topk", "k: 8", 3e-3},
     {"batch_topk", "batch_topk", "{k: 4, threshold_rate: 0.03}", 3e-3},
-    {"matryoshka", "matryoshka", "{k: 4, n_prefixes: 3, threshold_rate: 0.03}", 3e-3},
-    {"matryoshka over topk", "matryoshka", "{k: 8, n_prefixes: 3, selection: topk}", 3e-3},
+    {"matryoshka", "matryoshka",
+     "{k: 4, n_prefixes: 2, random_prefixes: true, threshold_rate: 0.03}", 3e-3},
+    {"matryoshka over topk", "matryoshka",
+     "{k: 8, n_prefixes: 2, random_prefixes: true, selection: topk}", 6e-3},
+    {"matryoshka, halved", "matryoshka", "{k: 4, n_prefixes: 3, threshold_rate: 0.03}", 3e-3},
     {"relu, L1", "relu", "l1: 0.05", 3e-3},
     {"relu, tanh", "relu", "{l1: 0.02, penalty: tanh}", 3e-3},
     {"relu, L1 by norms", "relu", "{l1: 0.05, decoder: free, penalty_by_norm: true}", 3e-3},

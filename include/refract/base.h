@@ -190,6 +190,7 @@ typedef enum rf_random_purpose {
     RF_RANDOM_RESAMPLE = 7,   /* tokens that dead latents start from: a = step, b = row */
     RF_RANDOM_PREFIXES = 8,   /* Matryoshka's ends: a = step, b = draw */
     RF_RANDOM_INIT_OTHER = 9, /* a coder's other random starts: a = latent, b = what and which */
+    RF_RANDOM_SHARE = 10,     /* groups that a share of the pictures is made of */
     RF_RANDOM_TEST = 1000,
 } rf_random_purpose;
 

@@ -44,9 +44,10 @@ typedef enum rf_penalty_choice {
 } rf_penalty_choice;
 
 /* k of a token: `of` its class, or `any` where that is 0, or the largest where both are. */
+enum { RF_K_CLASSES = 3 };
 typedef struct rf_k_by_class {
     int64_t any;
-    int64_t of[3]; /* cls, register, patch */
+    int64_t of[RF_K_CLASSES]; /* cls, register, patch */
 } rf_k_by_class;
 
 /* One coder, as the file says it; what each means, its default and range: the table below. */
@@ -55,6 +56,7 @@ typedef struct rf_coder_settings {
     char input[RF_SITES_LEN];  /* sites: hook points, or model:hook, with ", " between them */
     char target[RF_SITES_LEN]; /* "": the input itself */
     int tokens;                /* as written; rf_coder_token_class tells what it means */
+    double max_norm;           /* tokens of a larger norm are left out; 0: none is */
     int architecture;          /* index for rf_architecture_at */
     int64_t expansion, latents;
     rf_k_by_class k;
@@ -190,12 +192,15 @@ enum {
     RF_CODER_OUT_SHIFT, /* [E] of a transcoder's target */
     RF_CODER_OUT_SCALE, /* [E] */
     RF_CODER_POINTS,    /* [N, E] archetypal points, fixed */
+    RF_CODER_CLASS_THRESHOLDS, /* fp32 [RF_K_CLASSES, 2] of BatchTopK with k by class: as the
+                                  scalars THRESHOLD and its MASS, of each class's own least value */
     RF_CODER_N_TENSORS
 };
 /* Places in `scalars`. */
 enum {
     RF_SCALAR_VARIANCE,  /* V of the loss: mean |y - mean|^2 of the normalised initial sample */
-    RF_SCALAR_THRESHOLD, /* BatchTopK: running sum of the least value kept, weighted */
+    RF_SCALAR_THRESHOLD, /* BatchTopK: running sum of the least value kept (of any class), weighted
+                          */
     RF_SCALAR_THRESHOLD_MASS, /* of its weights: threshold / mass is the mean */
     RF_SCALAR_LOSS,           /* running mean of the loss, for the guard, and its mass */
     RF_SCALAR_LOSS_MASS,
@@ -241,6 +246,11 @@ int64_t rf_coder_n_latents(const rf_coder *coder);
  * latents.
  */
 int64_t rf_coder_k(const rf_coder *coder);
+/* Its tokens are of several classes, whose k the settings tell apart. */
+bool rf_coder_has_class_k(const rf_coder *coder);
+/* k of a token of each rf_token_class when k is multiplied by `scale`: 1 .. F; for lists of an
+ * encode, whose row_class holds such classes. */
+void rf_coder_class_k(const rf_coder *coder, double scale, int64_t out[RF_MAX_ROW_CLASSES]);
 /* W_enc sees x - b_dec, not x. */
 bool rf_coder_subtracts(const rf_coder *coder);
 rf_penalty_kind rf_coder_penalty(const rf_coder *coder);
@@ -257,9 +267,14 @@ rf_view rf_coder_view(const rf_coder *coder, int idx); /* data NULL where it has
 typedef struct rf_coder_state {
     float scalars[RF_CODER_N_SCALARS];
     int64_t counters[RF_CODER_N_COUNTERS];
+    float class_thresholds[RF_K_CLASSES][2]; /* zeros where it has none */
 } rf_coder_state;
 rf_status rf_coder_get_state(const rf_coder *coder, rf_stream *s, rf_coder_state *out);
 rf_status rf_coder_set_state(rf_coder *coder, rf_stream *s, const rf_coder_state *state);
+/* What values of a BatchTopK coder must be above in use, of tokens of a class: the mean of the
+ * least value kept of that class, or, where there was none yet or its classes share one k, of the
+ * whole batch; before the first step 0. */
+float rf_coder_floor(const rf_coder_state *state, rf_token_class token_class);
 /* Width of the straight-through estimators' rectangle, in units of pre-activations. */
 double rf_coder_bandwidth(const rf_coder *coder, const rf_coder_state *state);
 /* theta [F] (device) = exp(log_threshold), by the host's expf; synchronises. */
@@ -302,15 +317,14 @@ typedef struct rf_coder_rows {
     rf_view seen;                 /* [n, D]; may be x where the coder has no skip */
     rf_view row_shift, row_scale; /* [n, n_in]; absent unless the normalisation is per token */
     const uint8_t *row_valid;     /* [n] or NULL */
-    const int32_t *row_k;         /* [n] device; NULL: the k of `any`. rf_coder_row_k makes it */
+    const uint8_t *row_class;     /* [n] device, RF_TOKENS_CLS, _REGISTER or _PATCH: whose k, or
+                                     whose threshold; NULL: not known, the largest k, or the threshold
+                                     of all */
 } rf_coder_rows;
-/* The k of each of n tokens: `class_of` [n] (host) holds RF_TOKENS_CLS, _REGISTER or _PATCH. `out`
- * [n] host. */
-void rf_coder_row_k(const rf_coder *coder, const uint8_t *class_of, int64_t n, int32_t *out);
 
 /* Fill seen (and row_shift, row_scale) from x. */
 rf_status rf_coder_see(const rf_coder *coder, rf_stream *s, const rf_coder_rows *rows);
-/* Codes of rows that were seen, as in use: BatchTopK selects by its running threshold. Values are
+/* Codes of rows that were seen, as in use: BatchTopK selects by its running thresholds. Values are
  * what is decoded (for a gated coder those of the magnitude path). n_rows of `codes` is set;
  * capacity must suffice, see rf_coder_rows_for. NUMERIC when a row is not finite. */
 rf_status rf_coder_encode(const rf_coder *coder, rf_stream *s, const rf_coder_rows *rows,
@@ -322,10 +336,10 @@ rf_status rf_coder_decode(const rf_coder *coder, rf_stream *s, const rf_coder_ro
 
 /* y_hat [n, E] = decode(encode(x [n, D])), any n, in micro-batches; `y_hat` may not be x. Rows that
  * are not valid get what no code decodes to. n_active (host, [n], or NULL) gets the entries of each
- * row; row_k (host, [n], or NULL) as above. */
+ * row; row_class (host, [n], or NULL) as above. */
 rf_status rf_coder_reconstruct(const rf_coder *coder, rf_stream *s, const rf_view *x,
-                               const uint8_t *row_valid, const int32_t *row_k, const rf_view *y_hat,
-                               int64_t *n_active);
+                               const uint8_t *row_valid, const uint8_t *row_class,
+                               const rf_view *y_hat, int64_t *n_active);
 
 #ifdef __cplusplus
 }

@@ -46,6 +46,9 @@ rf_status rf_comm_allgatherv(const rf_comm *comm, const void *send, void *recv,
 /* To rank r the bytes send_bytes[r] (packed in rank order), from r recv_bytes[r]. Collective. */
 rf_status rf_comm_alltoallv(const rf_comm *comm, const void *send, const int64_t *send_bytes,
                             void *recv, const int64_t *recv_bytes);
+/* `n_bytes` of `data` of rank `from` into `data` of rank `to`; nothing where these are the same,
+ * and on all other ranks. Collective over the two, which must agree on `n_bytes`. */
+rf_status rf_comm_move(const rf_comm *comm, void *data, int64_t n_bytes, int from, int to);
 
 /* In place, every rank gets the result. Collective. Floats are added in rank order, element by
  * element, the same bits on every rank; `n` must agree. */

@@ -20,10 +20,13 @@ extern "C" {
 
 typedef struct rf_data_settings {
     char path[RF_PATH_LEN];
+    char root[RF_PATH_LEN];
+    int part;               /* rf_picture_part */
     double holdout;         /* share in [0, 0.9] */
     int64_t max_pictures;   /* 0: all */
     double max_bad_share;   /* share in [0, 1] */
     int64_t decode_threads; /* of each rank; 0: one */
+    bool fast_decode;       /* rf_image_reader_create's */
 } rf_data_settings;
 
 extern const rf_settings_table rf_data_settings_table;
@@ -33,39 +36,66 @@ extern const rf_settings_table rf_data_settings_table;
 
 typedef enum rf_picture_split { RF_SPLIT_TRAIN, RF_SPLIT_HELD_OUT, RF_SPLIT_ALL } rf_picture_split;
 
+/* Of data sets that come in parts. */
+typedef enum rf_picture_part { RF_PART_AUTO, RF_PART_TRAIN, RF_PART_VAL } rf_picture_part;
+
 typedef struct rf_picture_list_opts {
-    const char *folder;
+    const char *path;
+    const char *root;     /* where the paths in a list start; NULL or "": the list's own folder */
+    rf_picture_part part; /* of Kaggle's ImageNet; AUTO: its training pictures */
     double holdout;       /* share in [0, 1) */
     uint64_t seed;        /* chooses which pictures `max_pictures` keeps, nothing else */
     int64_t max_pictures; /* 0: all */
+    const rf_comm *comm;  /* ranks that share the work of looking into shards; NULL: this one */
 } rf_picture_list_opts;
 
 typedef struct rf_picture_list rf_picture_list;
 
-/* The pictures below `folder`, at any depth (32 at most), by name (rf_picture_is_name); names that
- * begin with a dot are passed over. The first folder of a picture's relative name is its class;
- * pictures directly in `folder` have none. Sorted by relative name (strcmp), so that the order is a
- * pure function of the names. A picture is held out when a hash of its relative name is below
- * `holdout`: adding, removing or relabelling others never moves it, and a larger share only adds to
- * the held-out ones. Errors: NOT_FOUND (no such folder, no picture in it), IO. */
+/* The pictures that lie at `path`. What that is, is told by what lies there (docs/pictures.md):
+ * - a folder with LOC_synset_mapping.txt is Kaggle's ImageNet: classes in that file's order;
+ * - a folder of class folders, or of pictures: those below it at any depth (32 at most), by name
+ *   (rf_picture_is_name); names that begin with a dot are passed over. The first folder of a
+ *   picture's relative name is its class; pictures directly in the folder have none;
+ * - a folder of .tar files and no pictures, a .tar file, or NAME-{000..123}.tar: WebDataset shards,
+ *   whose pictures are named SHARD/KEY.ENDING;
+ * - a .csv, .tsv or .txt file: a list, a path a row and perhaps a label. Whether a file is there is
+ *   found out when it is read.
+ * Labels of lists and shards that are all whole numbers are the classes' indices; else they are
+ * names. Sorted by name (strcmp), so that the order is a pure function of the names; a name that
+ * occurs twice is FORMAT. A picture is held out when a hash of its name is below `holdout`: adding,
+ * removing or relabelling others never moves it, and a larger share only adds to the held-out ones.
+ * Collective over opts->comm where that is given; all options must agree, and every rank gets the
+ * same list. Errors: NOT_FOUND (nothing there, no picture in it), FORMAT and UNSUPPORTED (a damaged
+ * or compressed shard, a wrong row; with the place), SETTING (either of two kinds; `root` or `part`
+ * of a source that has none), IO. */
 rf_status rf_picture_list_open(const rf_picture_list_opts *opts, rf_picture_list **out);
+/* A list whose text is in memory; opts->path is its name, opts->comm is not looked at. */
+rf_status rf_picture_list_parse(const rf_picture_list_opts *opts, const void *text, int64_t n_bytes,
+                                rf_picture_list **out);
 void rf_picture_list_close(rf_picture_list *list); /* NULL is fine */
 
 int64_t rf_picture_list_n(const rf_picture_list *list, rf_picture_split split);
 /* The place in RF_SPLIT_ALL of picture `idx` of `split`, or -1 when there is no such picture. */
 int64_t rf_picture_list_index(const rf_picture_list *list, rf_picture_split split, int64_t idx);
-/* Relative to the folder, or NULL when there is no such picture. Borrowed from the list. */
+/* Relative to the source, or NULL when there is no such picture. Borrowed from the list. */
 const char *rf_picture_list_name(const rf_picture_list *list, rf_picture_split split, int64_t idx);
 /* Class index, or -1 for a picture without a class. */
 int64_t rf_picture_list_label(const rf_picture_list *list, rf_picture_split split, int64_t idx);
-/* Folder and name joined. */
+/* The bytes of its file, wherever that is; caller frees. Threads may read at once. */
+rf_status rf_picture_list_read(const rf_picture_list *list, rf_picture_split split, int64_t idx,
+                               char **bytes, int64_t *n_bytes);
+/* How many they are, without reading them; -1: not known. */
+int64_t rf_picture_list_bytes(const rf_picture_list *list, rf_picture_split split, int64_t idx);
+/* Folder and name joined: for messages, and for lists whose pictures are files of their own. */
 rf_status rf_picture_list_path(const rf_picture_list *list, rf_picture_split split, int64_t idx,
                                char out[RF_PATH_LEN]);
 
-/* Classes are the first folders that hold a picture, sorted by strcmp, also those of which
- * `max_pictures` kept none. */
+/* Folders and names: sorted by strcmp, also those of which `max_pictures` kept none. Numbers: 0 to
+ * the largest, also those without a picture. Kaggle's: the synsets in the order of the mapping. */
 int64_t rf_picture_list_n_classes(const rf_picture_list *list);
 const char *rf_picture_list_class(const rf_picture_list *list, int64_t idx); /* or NULL */
+/* What people call it, as "tench, Tinca tinca"; NULL where the source does not say. */
+const char *rf_picture_list_class_title(const rf_picture_list *list, int64_t idx);
 /* Of the relative names in order (not of the contents, not of the split): for run records. */
 uint64_t rf_picture_list_hash(const rf_picture_list *list);
 
@@ -137,6 +167,21 @@ bool rf_transform_is_equal(const rf_transform *a, const rf_transform *b);
  * open_clip and timm to 1e-6 (given RGB pictures). */
 rf_status rf_transform_apply(const rf_transform *t, const rf_picture *picture, float *out);
 
+/* ---- image reader: from the bytes of a picture file to a model's input --------------------------
+ */
+
+/* One thread's: what it allocates serves the next picture too. */
+typedef struct rf_image_reader rf_image_reader;
+/* With `fast_decode`, JPEGs are decoded by rf_picture_decode_planes and resized before their
+ * colours are converted: the same part of the picture, close to the same values. */
+rf_status rf_image_reader_create(const rf_transform *transform, bool fast_decode,
+                                 rf_image_reader **out);
+void rf_image_reader_destroy(rf_image_reader *reader); /* NULL is fine */
+/* `out` [3, height, width] of the transform; `name` is for messages. Without fast_decode this is
+ * rf_picture_decode and rf_transform_apply. Errors: theirs. */
+rf_status rf_image_reader_read(rf_image_reader *reader, const void *bytes, int64_t n_bytes,
+                               const char *name, float *out);
+
 /* ---- session: a model and pictures for it, for programs that look at a few
  * -----------------------
  */
@@ -181,6 +226,7 @@ typedef struct rf_image_loader_opts {
     int64_t max_images; /* of the largest group, >= 1 */
     int64_t n_threads;  /* 0: one */
     int64_t n_ahead;    /* batches decoded while the consumer holds one, >= 1; 0: two */
+    bool fast_decode;   /* rf_image_reader_create's */
 } rf_image_loader_opts;
 
 /* Threads of its own that read, decode and transform pictures ahead of one consumer. What a batch
@@ -219,16 +265,25 @@ typedef enum rf_activations_source {
     RF_ACTIVATIONS_BOTH,
 } rf_activations_source;
 
+enum { RF_HOOKS_LEN = 8192 };
+
 typedef struct rf_activations_settings {
-    int source;             /* rf_activations_source */
-    int64_t keep_bytes;     /* of each rank */
-    int64_t group_pictures; /* pictures of a group */
-    int64_t pool_groups;    /* groups of a pool */
+    int source;               /* rf_activations_source */
+    char store[RF_PATH_LEN];  /* "": activations.h5 in output.dir */
+    int dtype;                /* rf_activations_dtype */
+    char hooks[RF_HOOKS_LEN]; /* joined by ", "; "": those that the coders read */
+    int tokens;               /* rf_token_class, of `hooks` */
+    double share;             /* of the groups, (0, 1] */
+    int64_t read_threads;     /* of each rank; 0: one */
+    int64_t keep_bytes;       /* of each rank */
+    int64_t group_pictures;   /* pictures of a group */
+    int64_t pool_groups;      /* groups of a pool */
 } rf_activations_settings;
 
 extern const rf_settings_table rf_activations_settings_table;
-/* UNSUPPORTED for a source that this version does not have. */
+/* SETTING when keys mean nothing together. */
 rf_status rf_activations_settings_check(const rf_activations_settings *settings);
+rf_dtype rf_activations_dtype(const rf_activations_settings *settings);
 
 /* ---- token classes: which rows of a hook point a coder sees ------------------------------------
  */
@@ -254,6 +309,131 @@ rf_status rf_token_class_rows(const rf_vit_config *config, const rf_hook_point *
  * CLS. */
 rf_token_class rf_token_class_of_row(const rf_vit_config *config, const rf_hook_point *point,
                                      int64_t row);
+/* Where in the grid row `row` at `point` is: (t, y, x), or -1, -1, -1 for what is no patch. */
+void rf_token_position_of_row(const rf_vit_config *config, const rf_hook_point *point, int64_t row,
+                              int32_t out[3]);
+
+/* ---- activation store: docs/format-store.md ----------------------------------------------------
+ */
+
+enum { RF_STORE_MAX_SITES = 4096 };
+
+/* A hook point whose rows first_row .. first_row + n_rows - 1 are held for every picture. */
+typedef struct rf_store_site {
+    const char *model; /* "" of a run whose one model has no name */
+    const char *point;
+    int64_t first_row, n_rows, width;
+    int64_t point_rows;       /* of the hook point, held or not */
+    const uint8_t *classes;   /* [n_rows] RF_TOKENS_CLS, _REGISTER, _PATCH or _POOLED */
+    const int32_t *positions; /* [n_rows, 3] (t, y, x) in the grid, -1 of what is no patch */
+} rf_store_site;
+
+/* What a store says of itself. */
+typedef struct rf_store_head {
+    rf_dtype dtype; /* RF_F32, RF_F16 or RF_BF16 */
+    int64_t n_pictures, group_pictures;
+    const rf_store_site *sites; /* [n_sites] */
+    int64_t n_sites;
+    const char *const *names;   /* [n_pictures] */
+    const int64_t *labels;      /* [n_pictures], -1: none */
+    const char *const *classes; /* [n_classes] */
+    int64_t n_classes;
+    uint64_t model_hash, picture_hash;
+    double holdout;
+    const char *model;      /* its name, or what the file was imported from */
+    const char *processing; /* of the model's weights */
+    const char *settings;   /* YAML of what made it, "" */
+} rf_store_head;
+
+typedef struct rf_store rf_store;
+
+/* Make a store at `path`, or go on with the one that is there and says the same of itself (keys
+ * `path` and `root` of its settings may differ); a finished one is opened too. Rank 0 makes the
+ * file, every rank opens it. Collective; `head` must agree. Errors: SETTING (another store is
+ * there: what differs), FORMAT, IO. */
+rf_status rf_store_create(const rf_comm *comm, const char *path, const rf_store_head *head,
+                          rf_store **out);
+/* Open for reading. Local. Errors: NOT_FOUND; FORMAT (no store, cut short, hostile), UNSUPPORTED
+ * (another version). A store that is not finished is opened: rf_store_check_finished. */
+rf_status rf_store_open(const char *path, rf_store **out);
+/* What was written and not flushed is not marked as done. NULL is fine. Local. */
+void rf_store_close(rf_store *store);
+const rf_store_head *rf_store_get_head(const rf_store *store);
+const char *rf_store_path(const rf_store *store);
+int64_t rf_store_n_groups(const rf_store *store);
+/* Pictures first .. first + n - 1; returns n. */
+int64_t rf_store_group(const rf_store *store, int64_t group, int64_t *first);
+/* Bytes of the group's block of a site. */
+int64_t rf_store_block_bytes(const rf_store *store, int64_t group, int64_t site);
+/* The site of that name, or -1. */
+int64_t rf_store_find(const rf_store *store, const char *model, const char *point);
+/* As rf_token_class_rows, of what the site holds; rows count from the point's first. SETTING when
+ * the point has no such rows or the site does not hold them all. */
+rf_status rf_store_class_rows(const rf_store_site *site, rf_token_class tokens, int64_t *first,
+                              int64_t *n_rows);
+/* FORMAT, with the first group that is missing, unless all are there. */
+rf_status rf_store_check_finished(const rf_store *store);
+
+/* The rest is local. One thread of a process writes and asks; any may read. */
+
+/* Whether all of a group is there; looks into the file for groups that other ranks write. */
+rf_status rf_store_has(rf_store *store, int64_t group, bool *out);
+/* A group's blocks, [pictures, rows, width] of the store's type in host memory, one a site, and
+ * which of its pictures are valid. */
+rf_status rf_store_write(rf_store *store, int64_t group, const void *const *blocks,
+                         const uint8_t *valid);
+/* Bring what was written to the disk, then mark it as done; rf_store_write does so by itself every
+ * 256 MiB. */
+rf_status rf_store_flush(rf_store *store);
+/* A block of a group that the store has, into `out` [rf_store_block_bytes]. FORMAT when it does not
+ * match its checksum. */
+rf_status rf_store_read(const rf_store *store, int64_t group, int64_t site, void *out);
+/* [pictures of the group] of a group that the store has. */
+rf_status rf_store_read_valid(const rf_store *store, int64_t group, uint8_t *valid);
+
+/* ---- import: activations that other tools wrote, as a store ------------------------------------
+ */
+
+typedef enum rf_import_middle { RF_MIDDLE_AUTO, RF_MIDDLE_ROWS, RF_MIDDLE_LAYERS } rf_import_middle;
+typedef enum rf_import_cls { RF_CLS_AUTO, RF_CLS_FIRST, RF_CLS_NONE } rf_import_cls;
+
+typedef struct rf_import_settings {
+    char out[RF_PATH_LEN];
+    int dtype;              /* rf_import_dtype */
+    int64_t group_pictures; /* 0: 16, or 4096 of single rows */
+    char point[RF_NAME_LEN], tensor[RF_NAME_LEN];
+    char layers[RF_PATH_LEN], numbers[RF_PATH_LEN]; /* "3,6" or "0..11"; "": all, counted from 0 */
+    int64_t rows; /* tokens of a picture; 0: what the array says */
+    int middle;   /* rf_import_middle */
+    int cls;      /* rf_import_cls */
+    int64_t registers;
+    char grid[32]; /* "HxW", "none", "": a square */
+    char labels[RF_PATH_LEN], names[RF_PATH_LEN];
+} rf_import_settings;
+
+extern const rf_settings_table rf_import_settings_table;
+
+typedef struct rf_import_report {
+    const char *kind; /* "npy", "tensors" or "saev" */
+    int64_t n_sites, n_pictures, n_groups;
+    int64_t n_written; /* groups, in this call */
+    double n_bytes;    /* of all values */
+    int64_t n_not_finite,
+        n_too_large; /* values of those: NaN or infinite; finite but not in dtype */
+    double seconds;
+} rf_import_report;
+
+/* Whether `path` is something that rf_import_run reads: a folder, or a file that begins as npy,
+ * safetensors or a PyTorch archive, or is called like one. */
+bool rf_import_is_source(const char *path);
+/* Make the store settings->out of what lies at `path` (docs/store.md): an npy, safetensors or
+ * PyTorch file, a folder of them that are alike but for the first axis, or a folder of saev's
+ * shards. A part of it is in memory at a time. Goes on with a store that is not finished.
+ * Collective; `settings` must agree. Errors: INTERRUPTED (a signal: what is written stays),
+ * NOT_FOUND, FORMAT, UNSUPPORTED (the file and what is wrong with it), SETTING, those of
+ * rf_store_create. */
+rf_status rf_import_run(const rf_comm *comm, const char *path, const rf_import_settings *settings,
+                        rf_import_report *report);
 
 /* ---- activation stream: one pass over the pictures, any number of readers ----------------------
  *
@@ -264,6 +444,12 @@ rf_token_class rf_token_class_of_row(const rf_vit_config *config, const rf_hook_
  * are permuted; a reader's sequence is pool after pool, epoch after epoch, and its batches are cut
  * from that one after the other, across pools and epochs. Pictures that could not be read keep
  * their tokens, marked as not valid. */
+
+/* How well pools mix: the expected entropy of the pictures that the tokens of a batch are of, with
+ * pools of `pool_pictures`, over that of a batch drawn from all `n_pictures`. Each has `rows`
+ * tokens of the reader's class. 0 to 1. */
+double rf_batch_entropy_share(int64_t n_pictures, int64_t pool_pictures, int64_t rows,
+                              int64_t batch_tokens);
 
 enum { RF_TOKEN_TILE = 64 }; /* batches are split over ranks in tiles of so many tokens */
 
@@ -286,7 +472,8 @@ typedef struct rf_token_batch {
 enum { RF_MAX_MODELS = 8 };
 
 typedef struct rf_activation_stream_opts {
-    rf_vit *const *vits; /* [n_vits] of one backend; pointers are borrowed while the stream lives */
+    rf_vit *const *vits; /* [n_vits] of one backend; pointers are borrowed while the stream lives.
+                            None: everything comes from `store`, pictures and transforms too */
     int n_vits;
     rf_stream *stream;               /* of that backend */
     const rf_comm *comm;             /* ranks that share the work */
@@ -297,7 +484,17 @@ typedef struct rf_activation_stream_opts {
     uint64_t seed;
     int64_t keep_bytes;     /* of each rank, for activations that a later epoch reads again */
     int64_t decode_threads; /* of each rank; 0: one */
+    bool fast_decode;       /* rf_image_reader_create's */
     double max_bad_share;   /* of the pictures read so far that may be bad */
+    rf_dtype dtype;         /* F32, F16 or BF16: values are rounded to it, as a store holds them */
+    rf_store *store;        /* borrowed; NULL: none. Without models: all groups come from it. With
+                               them: those that it has; the others are written to it, whose sites are
+                               those of the readers (rf_store_create_for) */
+    const char *const *model_names; /* what the store calls the models [n_vits, or n_names where
+                                       there are none]; NULL: one without a name */
+    int n_names;
+    int64_t read_threads; /* of each rank, for the store; 0: one */
+    double share;         /* in (0, 1]: of the groups, the others are left out; 0: all */
 } rf_activation_stream_opts;
 
 /* A hook point of one of the models. */
@@ -315,6 +512,9 @@ typedef struct rf_reader_opts {
     int64_t batch_tokens;
     int64_t epochs;       /* >= 1 */
     int64_t total_tokens; /* > 0: the sequence ends after so many, and `epochs` is not looked at */
+    double max_norm;      /* > 0: rows (all sites together) of a larger norm are not valid */
+    int first_rank, n_ranks; /* which ranks share its batches, as rf_comm_share over these alone:
+                                the others have no row of them; n_ranks 0: all */
 } rf_reader_opts;
 
 typedef struct rf_activation_stream rf_activation_stream;
@@ -326,6 +526,23 @@ rf_status rf_activation_stream_open(const rf_activation_stream_opts *opts,
                                     const rf_reader_opts *readers, int64_t n_readers,
                                     rf_activation_stream **out);
 void rf_activation_stream_close(rf_activation_stream *st); /* NULL is fine */
+
+/* What a store says of the models beside what the options hold. */
+typedef struct rf_store_origin {
+    uint64_t model_hash;
+    const char *model, *processing, *settings;
+    double holdout;
+} rf_store_origin;
+
+/* rf_store_create with what the models of `opts` give at the sites of `readers`. Collective. */
+rf_status rf_store_create_for(const rf_activation_stream_opts *opts, const rf_reader_opts *readers,
+                              int64_t n_readers, const rf_store_origin *origin, const char *path,
+                              rf_store **out);
+/* Make every group that opts->store lacks, and write it; `n_written` (may be NULL) counts those of
+ * all ranks. A signal or a failure on any rank stops all, and what is written stays. Collective.
+ * Errors: INTERRUPTED, FORMAT when too large a share of the pictures is bad, IO. */
+rf_status rf_store_fill(const rf_activation_stream_opts *opts, const rf_reader_opts *readers,
+                        int64_t n_readers, int64_t *n_written);
 
 /* Batches of a reader's whole sequence; the last may be short. */
 int64_t rf_activation_stream_n_batches(const rf_activation_stream *st, int64_t reader);

@@ -142,8 +142,9 @@ typedef struct rf_substitution_figures {
 } rf_substitution_figures;
 
 /* For each class of `list` the model's class, in `classes` [n_classes of the list], to be freed:
- * folders named as the model's labels, or all numbered from 0. *classes is NULL when the model has
- * no head or not every folder fits, and `reason` (to be released) says so. */
+ * classes named as the model's labels, or all numbers from 0, or with titles (Kaggle's ImageNet)
+ * and in the model's order. *classes is NULL when the model has no head or not every class fits,
+ * and `reason` (to be released) says so. */
 rf_status rf_eval_match_classes(const rf_vit *vit, const rf_picture_list *list, int64_t **classes,
                                 rf_str *reason);
 
@@ -178,6 +179,7 @@ typedef struct rf_eval_job {
     rf_eval_settings settings;
     uint64_t seed; /* chooses the pictures when there are more than asked for */
     int64_t decode_threads;
+    bool fast_decode; /* rf_image_reader_create's */
     double max_bad_share;
 } rf_eval_job;
 

@@ -47,6 +47,15 @@ typedef struct rf_file_map {
 rf_status rf_file_map_open(const char *path, rf_file_map *out);
 void rf_file_map_close(rf_file_map *map);
 
+/* Bytes of an existing file at given places; any number of threads and processes at once. Reading
+ * behind its end is FORMAT. */
+typedef struct rf_raw_file rf_raw_file;
+rf_status rf_raw_file_open(const char *path, bool writable, rf_raw_file **out);
+void rf_raw_file_close(rf_raw_file *f); /* NULL is fine */
+rf_status rf_raw_file_read(const rf_raw_file *f, int64_t offset, void *out, int64_t n_bytes);
+rf_status rf_raw_file_write(rf_raw_file *f, int64_t offset, const void *bytes, int64_t n_bytes);
+rf_status rf_raw_file_sync(rf_raw_file *f); /* what was written is on the disk */
+
 /* A lock on a folder (flock on `folder`/.lock): UNSUPPORTED... IO with the holder's pid and host
  * when taken. */
 typedef struct rf_folder_lock rf_folder_lock;
@@ -236,10 +245,23 @@ rf_status rf_npy_read_f32(const char *path, int max_dims, int *n_dims, int64_t *
 rf_status rf_npy_parse_f32(const void *bytes, int64_t n_bytes, const char *name, int max_dims,
                            int *n_dims, int64_t *shape, float **out);
 
+/* What the array of `n_bytes` in memory is, `out`->bytes borrowed from them; nothing is copied.
+ * Errors as above; UNSUPPORTED also where the first index runs fastest (Fortran's order). */
+rf_status rf_npy_describe(const void *bytes, int64_t n_bytes, const char *name,
+                          rf_named_tensor *out);
+
 /* ---- hdf5: flat files of named arrays, one writer ----------------------------------------------
  */
 
-typedef enum rf_h5_type { RF_H5_F32, RF_H5_F64, RF_H5_I32, RF_H5_I64, RF_H5_U8 } rf_h5_type;
+typedef enum rf_h5_type {
+    RF_H5_F32,
+    RF_H5_F64,
+    RF_H5_F16,
+    RF_H5_BF16, /* as h5py shows it: float32 */
+    RF_H5_I32,
+    RF_H5_I64,
+    RF_H5_U8
+} rf_h5_type;
 typedef struct rf_h5_file rf_h5_file;
 /* Writes `path`.tmp; rf_h5_commit closes it and makes it `path` (takes f also when it fails). */
 rf_status rf_h5_create(const char *path, rf_h5_file **out);
@@ -259,13 +281,33 @@ bool rf_h5_has(const rf_h5_file *f, const char *name);
 /* Text stored as bytes. Read: caller frees. */
 rf_status rf_h5_write_text(rf_h5_file *f, const char *name, const char *text);
 rf_status rf_h5_read_text(const rf_h5_file *f, const char *name, char **out);
+/* `n` texts, each padded with zeros to the longest. Read: caller frees with rf_free, one block. */
+rf_status rf_h5_write_names(rf_h5_file *f, const char *name, const char *const *texts, int64_t n);
+rf_status rf_h5_read_names(const rf_h5_file *f, const char *name, char ***texts, int64_t *n);
+/* A dataset whose numbers are written later, not through HDF5: contiguous, at a place in the file
+ * that is fixed now, zero and taking no room on the disk until then. No checksum. */
+rf_status rf_h5_declare(rf_h5_file *f, const char *name, rf_h5_type type, int n_dims,
+                        const int64_t *shape);
+/* Where in the file the numbers of such a dataset lie; all of them do (FORMAT otherwise, as for
+ * another type, shape or layout). */
+rf_status rf_h5_locate(const rf_h5_file *f, const char *name, rf_h5_type type, int n_dims,
+                       const int64_t *shape, int64_t *offset);
+/* A text beside a dataset or group (NULL: the file), for people who look into it. */
+rf_status rf_h5_describe(rf_h5_file *f, const char *name, const char *key, const char *text);
+
+/* ---- checksum ----------------------------------------------------------------------------------
+ */
+
+/* XXH3 (64 bits, seed 0) of xxHash. */
+uint64_t rf_checksum(const void *bytes, size_t n_bytes);
 
 /* ---- picture: JPEG, PNG, WebP to RGB ------------------------------------------------------------
  */
 
 typedef struct rf_picture {
     int64_t height, width;
-    uint8_t *rgb; /* [height, width, 3]; caller frees with rf_free */
+    uint8_t *rgb;     /* [height, width, 3]; caller frees with rf_picture_fini */
+    int64_t capacity; /* bytes at `rgb`, where a decoder took them; else 0 */
 } rf_picture;
 
 /* Decode as Pillow's Image.open(...).convert("RGB") does: grey, palette, alpha (dropped, not
@@ -273,12 +315,82 @@ typedef struct rf_picture {
  * above 2^28 pixels, or 2^17 on a side. Errors: FORMAT (not a picture, damaged, truncated; the text
  * begins with `name`), UNSUPPORTED (too large, animated WebP), NO_MEMORY. */
 rf_status rf_picture_decode(const void *bytes, int64_t n_bytes, const char *name, rf_picture *out);
+/* The same into a picture of an earlier call (or zeros), whose memory is used again where it is
+ * enough. */
+rf_status rf_picture_decode_into(const void *bytes, int64_t n_bytes, const char *name,
+                                 rf_picture *inout);
+
+typedef enum rf_planes_colour {
+    RF_PLANES_NONE, /* not a JPEG, or one without such planes (CMYK, unusual sampling) */
+    RF_PLANES_GREY,
+    RF_PLANES_RGB,
+    RF_PLANES_YCBCR, /* JFIF's: full range, Cb and Cr around 128 */
+} rf_planes_colour;
+
+/* One channel. Its samples lie evenly over `cover_height` x `cover_width` of them, which is what
+ * the picture covers: the last row and column may hang over its edge. */
+typedef struct rf_plane {
+    int64_t height, width, stride;
+    double cover_height, cover_width;
+    const uint8_t *bytes; /* of the planes' memory */
+} rf_plane;
+
+typedef struct rf_picture_planes {
+    int64_t height, width; /* of the picture in the file */
+    rf_planes_colour colour;
+    int n_planes; /* 0, 1 or 3 */
+    rf_plane planes[3];
+    uint8_t *memory;
+    int64_t capacity;
+} rf_picture_planes;
+
+/* The planes of a JPEG as they are coded: chroma at its own resolution, no conversion of colours;
+ * faster, and not Pillow's pixels. Where the picture stays at least `least_height` x `least_width`,
+ * it comes out at 1/2, 1/4 or 1/8 of its size (libjpeg's scaled inverse DCT). Other pictures are OK
+ * with RF_PLANES_NONE: nothing about them was checked. `inout` is of an earlier call (or zeros),
+ * its memory is used again. Errors as rf_picture_decode. */
+rf_status rf_picture_decode_planes(const void *bytes, int64_t n_bytes, const char *name,
+                                   int64_t least_height, int64_t least_width,
+                                   rf_picture_planes *inout);
+void rf_picture_planes_fini(rf_picture_planes *planes);
 rf_status rf_picture_load(const char *path, rf_picture *out);
+/* A file's bytes, at most as many as a picture may have; caller frees. */
+rf_status rf_picture_read(const char *path, char **bytes, int64_t *n_bytes);
 void rf_picture_fini(rf_picture *p);
 /* For demos and tests: 8-bit RGB PNG. */
 rf_status rf_picture_write_png(const char *path, const rf_picture *p);
 /* By name: .jpg .jpeg .png .webp in any case. */
 bool rf_picture_is_name(const char *name);
+
+/* ---- tar: members of an uncompressed tar file ---------------------------------------------------
+ */
+
+typedef enum rf_tar_kind { RF_TAR_FILE, RF_TAR_FOLDER, RF_TAR_OTHER } rf_tar_kind;
+
+typedef struct rf_tar_member {
+    const char *name; /* as it stands, but for "./" before it: it may begin with '/', hold ".." */
+    rf_tar_kind kind; /* OTHER: links, devices, pipes */
+    int64_t place;    /* byte of its first header in the file */
+    int64_t n_bytes;  /* of a FILE's data; 0 of others */
+} rf_tar_member;
+
+/* ustar, pax and GNU tar (long names, large sizes). Nothing is ever written to disk. */
+typedef struct rf_tar rf_tar;
+/* Errors: NOT_FOUND, IO, UNSUPPORTED (compressed: there is no random access), FORMAT (too short).
+ */
+rf_status rf_tar_open(const char *path, rf_tar **out);
+void rf_tar_close(rf_tar *tar); /* NULL is fine */
+/* The next member, headers only: data is passed over. `name` is borrowed until the next call; *has
+ * is false at the end. Errors name file and byte: FORMAT (damaged, cut short, something behind the
+ * end), UNSUPPORTED (sparse, a name of RF_PATH_LEN bytes or more). */
+rf_status rf_tar_next(rf_tar *tar, rf_tar_member *out, bool *has);
+/* The data of the member that rf_tar_next gave last, once, and a '\0' behind it; FORMAT above
+ * `max_bytes`. Caller frees. */
+rf_status rf_tar_read_here(rf_tar *tar, int64_t max_bytes, char **bytes, int64_t *n_bytes);
+/* The same of any member, by place; name and size must still be what they were (FORMAT). Threads
+ * may read at once, also while one of them walks. */
+rf_status rf_tar_read(const rf_tar *tar, const rf_tar_member *member, int64_t max_bytes,
+                      char **bytes, int64_t *n_bytes);
 
 /* ---- tensorboard events -------------------------------------------------------------------------
  */

@@ -179,6 +179,10 @@ rf_status rf_embed_tokens(rf_stream *s, const rf_embed_tokens_args *args);
 rf_status rf_gather_rows(rf_stream *s, const rf_view *src, const rf_view *index,
                          const rf_view *dst);
 
+/* y = x in y's type, to the nearest with ties to even: one of them F32, the other F16 or BF16 (or
+ * both of one type). Contiguous, of one shape, not overlapping. */
+rf_status rf_convert(rf_stream *s, const rf_view *x, const rf_view *y);
+
 /* ---- gradients of the dense operations
  * ---------------------------------------------------------------------------- */
 
@@ -251,9 +255,9 @@ typedef struct rf_codes {
 
 typedef enum rf_select_rule {
     RF_SELECT_TOPK,       /* of each row the k largest > 0; ties: the smaller latent */
-    RF_SELECT_BATCH_TOPK, /* of all rows together the k largest > 0; ties: the smaller row, then the
-                             smaller latent (Bussmann et al. 2024) */
-    RF_SELECT_ABOVE,      /* all > max(0, *floor) */
+    RF_SELECT_BATCH_TOPK, /* of all rows of a class together the k largest > 0; ties: the smaller
+                             row, then the smaller latent (Bussmann et al. 2024) */
+    RF_SELECT_ABOVE,      /* all > max(0, floor) */
     RF_SELECT_POSITIVE,   /* all > 0 and, where there is one, > threshold[i] (ReLU, JumpReLU) */
     RF_SELECT_WINDOW,     /* all within window / 2 of threshold[i]; values have any sign */
 } rf_select_rule;
@@ -261,18 +265,24 @@ typedef enum rf_select_rule {
  * product. */
 bool rf_select_is_exact(rf_select_rule rule);
 
+/* Rows may be of classes, 0 .. RF_MAX_ROW_CLASSES - 1 (what is not counts as 0), and these selected
+ * by a k or a floor of their own. */
+enum { RF_MAX_ROW_CLASSES = 8 };
+
 /* One list that an encode fills. A TOPK list must have room for k entries of every row (F if that
  * is less), a BATCH_TOPK list for min(k, B F). The others fit when their entries are no more than
  * codes->capacity in all; else no row keeps any and `overflow` (device, one int64; may be NULL for
  * the first two) is 1, otherwise 0. */
 typedef struct rf_select_list {
     rf_select_rule rule;
-    int64_t k;               /* of TOPK, >= 1, and BATCH_TOPK, >= 0 */
-    const int32_t *row_k;    /* [B] device, 0 .. k: the k of each row of TOPK; NULL: k for all */
-    const uint8_t *eligible; /* [F], 1: may be selected; NULL: all */
-    rf_view threshold;       /* [F] of POSITIVE (may be absent) and WINDOW */
-    const float *floor;      /* device, of ABOVE */
-    float window;            /* of WINDOW, > 0 */
+    int64_t k;                /* of TOPK, >= 1, and BATCH_TOPK, >= 0 */
+    const uint8_t *row_class; /* [B] device, of the exact rules; NULL: rows are all alike */
+    int64_t class_k[RF_MAX_ROW_CLASSES]; /* 0 .. k, with row_class: k of a row of TOPK, of all rows
+                                            of the class of BATCH_TOPK; the latter's sum is <= k */
+    const uint8_t *eligible;             /* [F], 1: may be selected; NULL: all */
+    rf_view threshold;                   /* [F] of POSITIVE (may be absent) and WINDOW */
+    const float *floor; /* device, of ABOVE: one, or with row_class [RF_MAX_ROW_CLASSES] */
+    float window;       /* of WINDOW, > 0 */
     rf_codes *codes;
     int64_t *overflow;
 } rf_select_list;
@@ -295,12 +305,22 @@ typedef struct rf_encode_args {
 } rf_encode_args;
 rf_status rf_encode(rf_stream *s, const rf_encode_args *args);
 
+/* Rows b of one class: row_class[b] == which (device; 0: also what is none). NULL: all rows. */
+typedef struct rf_class_rows {
+    const uint8_t *row_class;
+    int which;
+} rf_class_rows;
+
 /* The k-th largest of values that several ranks hold is found from counts of their upper and lower
- * halves. counts (device I64 [65536]) = entries of `codes` by the upper 16 bits of their value
- * (`upper` < 0), or by the lower 16 bits of those whose upper half is `upper`. Values are > 0. */
-rf_status rf_codes_histogram(rf_stream *s, const rf_codes *codes, int32_t upper, int64_t *counts);
-/* Keep the entries > threshold, and of those that equal it the first `n_ties` by row and latent. */
-rf_status rf_codes_keep(rf_stream *s, rf_codes *codes, float threshold, int64_t n_ties);
+ * halves. counts (device I64 [65536]) = entries of `rows` of `codes` by the upper 16 bits of their
+ * value (`upper` < 0), or by the lower 16 bits of those whose upper half is `upper`. Values are
+ * > 0. */
+rf_status rf_codes_histogram(rf_stream *s, const rf_codes *codes, rf_class_rows rows, int32_t upper,
+                             int64_t *counts);
+/* Of `rows` keep the entries > threshold, and of those that equal it the first `n_ties` by row and
+ * latent. Other rows keep theirs. */
+rf_status rf_codes_keep(rf_stream *s, rf_codes *codes, rf_class_rows rows, float threshold,
+                        int64_t n_ties);
 
 /* The canonical dot of host floats (design: 32 lanes of FMA, then halves): the reference for all
  * others. */
@@ -644,6 +664,7 @@ typedef struct rf_backend_ops {
     rf_status (*embed_tokens)(rf_stream *s, const rf_embed_tokens_args *args);
     rf_status (*gather_rows)(rf_stream *s, const rf_view *src, const rf_view *index,
                              const rf_view *dst);
+    rf_status (*convert)(rf_stream *s, const rf_view *x, const rf_view *y);
     rf_status (*gated)(rf_stream *s, rf_act act, const rf_view *gate, const rf_view *x,
                        const rf_view *y);
     rf_status (*rotary)(rf_stream *s, const rf_rotary_args *args);
@@ -674,9 +695,10 @@ typedef struct rf_backend_ops {
     rf_status (*accumulate_by_latent)(rf_stream *s, const rf_by_latent_args *args);
     rf_status (*row_sum)(rf_stream *s, const rf_row_sum_args *args);
     rf_status (*sum_squares)(rf_stream *s, const rf_view *x, double *out, double beta);
-    rf_status (*codes_histogram)(rf_stream *s, const rf_codes *codes, int32_t upper,
-                                 int64_t *counts);
-    rf_status (*codes_keep)(rf_stream *s, rf_codes *codes, float threshold, int64_t n_ties);
+    rf_status (*codes_histogram)(rf_stream *s, const rf_codes *codes, rf_class_rows rows,
+                                 int32_t upper, int64_t *counts);
+    rf_status (*codes_keep)(rf_stream *s, rf_codes *codes, rf_class_rows rows, float threshold,
+                            int64_t n_ties);
     rf_status (*prefix_residual)(rf_stream *s, const rf_prefix_residual_args *args);
     rf_status (*sum_by_latent)(rf_stream *s, const rf_latent_index *index, const float *entries,
                                const rf_view *out, float beta);

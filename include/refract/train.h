@@ -170,7 +170,8 @@ typedef struct rf_train_settings {
     double bad_l0, bad_ev; /* Prisma's bad run: l0 below and explained variance below; 0: off */
     int64_t seed, sample_tokens;
     double max_skipped_share;
-    int device; /* rf_device */
+    int device;                              /* rf_device */
+    int64_t ranks_per_coder, coders_at_once; /* 0: all */
     int64_t threads, checkpoint_every, keep_checkpoints, log_every;
     int resume; /* rf_resume */
 } rf_train_settings;
@@ -178,6 +179,7 @@ typedef struct rf_train_settings {
 typedef struct rf_output_settings {
     char dir[RF_PATH_LEN];
     char select[256];
+    char published[RF_PATH_LEN];
 } rf_output_settings;
 
 /* One coder after `each` and `sweep`, with its own copy of the training settings. */
@@ -232,8 +234,10 @@ rf_status rf_run_settings_site(const rf_run_settings *settings, const char *site
 rf_status rf_model_settings_transform(const rf_model_settings *model, rf_transform *out);
 /* How to open `model` for pictures out of `transform`. `row` is borrowed from `model`. */
 rf_vit_opts rf_model_settings_opts(const rf_model_settings *model, const rf_transform *transform);
-/* The pictures of section `data`. Local. */
-rf_status rf_run_settings_pictures(const rf_run_settings *settings, rf_picture_list **out);
+/* The pictures of section `data`. Collective over `comm`, whose ranks share the work; NULL: Local.
+ */
+rf_status rf_run_settings_pictures(const rf_run_settings *settings, const rf_comm *comm,
+                                   rf_picture_list **out);
 
 /* ---- run: train, plan, open ---------------------------------------------------------------------
  */
@@ -257,6 +261,22 @@ typedef struct rf_train_report {
  * NUMERIC (all coders failed), and what the parts give; the same on every rank, named with the rank
  * it happened on. Checkpoints that were whole stay whole whatever happens. */
 rf_status rf_train_run(const rf_comm *comm, const rf_run_settings *settings, rf_train_report *out);
+
+/* What rf_cache_run did. */
+typedef struct rf_cache_report {
+    char path[RF_PATH_LEN]; /* of the store */
+    int64_t n_sites, n_pictures, n_groups;
+    int64_t n_written; /* groups, in this call */
+    double n_bytes;    /* of all values */
+    double seconds;
+} rf_cache_report;
+
+/* `refract cache`: the activation store of the run's hook points (activations.hooks, else those
+ * that its coders read) at activations.store, for the pictures that it trains on. Goes on with a
+ * store that is not finished. Collective; `settings` must agree. Errors: INTERRUPTED (a signal:
+ * what is written stays), those of rf_store_create_for and rf_store_fill. */
+rf_status rf_cache_run(const rf_comm *comm, const rf_run_settings *settings,
+                       rf_cache_report *report);
 
 /* A table of what the run will take with `n_ranks` ranks: memory of each rank, bytes read, FLOP,
  * hours by a product that is timed for it. Local. */

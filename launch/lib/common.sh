@@ -58,6 +58,8 @@ librandom123-dev      random123-devel     random123
 $(jpeg_package)   libjpeg-turbo-devel libjpeg-turbo
 libpng-dev            libpng-devel        libpng
 libwebp-dev           libwebp-devel       libwebp
+libarchive-dev        libarchive-devel    libarchive
+libxxhash-dev         xxhash-devel        xxhash
 libutf8proc-dev       utf8proc-devel      libutf8proc
 libcmocka-dev         libcmocka-devel     cmocka"
 mapfile -t BUILD_PACKAGES < <(awk 'NF { print $1 }' <<<"$PACKAGE_TABLE")

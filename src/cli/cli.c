@@ -12,8 +12,8 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static const rf_command *const commands[] = {
-    &rf_command_init,        &rf_command_plan,   &rf_command_train,
-    &rf_command_eval,        &rf_command_export, &rf_command_info,
+    &rf_command_init,        &rf_command_plan,   &rf_command_train,     &rf_command_cache,
+    &rf_command_eval,        &rf_command_report, &rf_command_export,    &rf_command_info,
     &rf_command_activations, &rf_command_check,  &rf_command_zero_shot,
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
@@ -118,11 +118,12 @@ fail:
 
 static void print_usage(FILE *to)
 {
-    fprintf(to,
-            "refract %s: sparse coders on vision transformers\n\n"
-            "usage: refract COMMAND ...   (train and eval also on several ranks: mpirun -n N "
-            "refract ...)\n\n",
-            RF_VERSION);
+    fprintf(
+        to,
+        "refract %s: sparse coders on vision transformers\n\n"
+        "usage: refract COMMAND ...   (train, cache and eval also on several ranks: mpirun -n N "
+        "refract ...)\n\n",
+        RF_VERSION);
     for (int i = 0; i < N_COMMANDS; i++) {
         fprintf(to, "  %-12s %s\n", commands[i]->name, commands[i]->summary);
     }

@@ -27,9 +27,9 @@ typedef struct rf_command {
     rf_status (*more_help)(rf_str *out);
 } rf_command;
 
-extern const rf_command rf_command_activations, rf_command_check, rf_command_eval,
-    rf_command_export, rf_command_info, rf_command_init, rf_command_plan, rf_command_train,
-    rf_command_zero_shot;
+extern const rf_command rf_command_activations, rf_command_cache, rf_command_check, rf_command_eval,
+    rf_command_export, rf_command_info, rf_command_init, rf_command_plan, rf_command_report,
+    rf_command_train, rf_command_zero_shot;
 
 /* The value of the word "key=..." among the arguments from `first` on, or `fallback`. */
 const char *rf_cli_value(const rf_cli *cli, int first, const char *key, const char *fallback);
@@ -41,6 +41,10 @@ rf_status rf_cli_need_args(const rf_cli *cli, int n, const char *usage);
 rf_status rf_cli_threads(const rf_cli *cli, int64_t wanted, int *out);
 /* "model.path=..." or "model.NAME.path=...": where a model is now. */
 bool rf_cli_is_model_path(const char *word);
+/* Read the run folder `dir`, write its page and say where it is; of several coders print their
+ * table too, and the figures of `published` (NULL: what output.published says) beside ours. Of the
+ * root rank alone. */
+rf_status rf_cli_report_sweep(const rf_cli *cli, const char *dir, const char *published);
 /* How many arguments stand before the first key=value. */
 int rf_cli_n_words(const rf_cli *cli);
 /* Print to standard output on the root rank. */

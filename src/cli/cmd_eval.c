@@ -6,8 +6,9 @@
 
 #include <string.h>
 
-/* Of the words behind the run, model.path=... (model.NAME.path=...) and data.path=... say where
- * things are now (they come first then, *n_paths of them); the others are keys of section `eval`.
+/* Of the words behind the run, model.path=... (model.NAME.path=...), data.path=... and
+ * data.root=... say where things are now (they come first then, *n_paths of them); the others are
+ * keys of section `eval`.
  */
 static rf_status read_settings(const rf_cli *cli, int *n_paths, rf_eval_settings *out)
 {
@@ -19,7 +20,8 @@ static rf_status read_settings(const rf_cli *cli, int *n_paths, rf_eval_settings
     RF_TRY(rf_yaml_parse("{}", 2, "command line", &words));
     for (int i = 1; i < cli->n_args; i++) {
         char *word = cli->args[i];
-        if (rf_cli_is_model_path(word) || strncmp(word, "data.path=", 10) == 0) {
+        if (rf_cli_is_model_path(word) || strncmp(word, "data.path=", 10) == 0 ||
+            strncmp(word, "data.root=", 10) == 0) {
             cli->args[i] = cli->args[1 + *n_paths];
             cli->args[1 + (*n_paths)++] = word;
         } else {
@@ -75,9 +77,8 @@ const rf_command rf_command_eval = {
         "examples:\n"
         "  refract eval runs/first\n"
         "  mpirun -n 4 --bind-to none refract eval runs/first max_trained_on=1000\n\n"
-        "model.path= (model.NAME.path=) and data.path= say where model and pictures are now, if "
-        "they\n"
-        "were moved.\n"
+        "model.path= (model.NAME.path=), data.path= and data.root= say where model and pictures\n"
+        "are now, if they were moved.\n"
         "keys:",
     .uses_ranks = true,
     .run = run,

@@ -72,7 +72,7 @@ static rf_status run(rf_cli *cli)
     const char *row = rf_cli_value(cli, 2, "row", NULL);
     const rf_vit_opts model_opts = {.row = row};
     RF_TRY(rf_vit_read_config(cli->args[0], &model_opts, &model));
-    const rf_picture_list_opts opts = {.folder = cli->args[1], .holdout = 0.1};
+    const rf_picture_list_opts opts = {.path = cli->args[1], .holdout = 0.1};
     RF_TRY(rf_picture_list_open(&opts, &pictures));
     RF_TRY(write_run_file(&model, pictures, cli->args[0], row, cli->args[1], &text));
     const char *out = rf_cli_value(cli, 2, "out", NULL);
@@ -95,8 +95,10 @@ const rf_command rf_command_init = {
     .usage = "MODEL PICTURES [out=FILE.yaml] [row=FILE.yaml]",
     .summary = "print a good first run file, with comments",
     .help =
-        "Looks at MODEL (a Hugging Face folder) and PICTURES (class folders, or one folder) and\n"
-        "prints a run file that fits them: a TopK coder two thirds up the model.\n\n"
+        "Looks at MODEL (a Hugging Face folder) and PICTURES (class folders or one folder, a "
+        "list,\n"
+        "tar shards, or Kaggle's ImageNet: what data.path may be) and prints a run file that fits\n"
+        "them: a TopK coder two thirds up the model.\n\n"
         "example:\n"
         "  refract init models/dinov2-small /data/pictures out=run.yaml\n\n"
         "keys:\n"

@@ -10,6 +10,10 @@ static rf_status load_settings(const rf_cli *cli, const char *usage, rf_run_sett
     RF_TRY(rf_cli_need_args(cli, 1, usage));
     RF_TRY(rf_run_settings_load(cli->args[0], (const char *const *)cli->args + 1, cli->n_args - 1,
                                 out));
+    if ((*out)->output.published[0] != '\0' && !rf_file_exists((*out)->output.published)) {
+        RF_FAIL(RF_ERR_NOT_FOUND, "output.published: there is no file '%s'; \"\" asks for none",
+                (*out)->output.published);
+    }
 fail:
     return status;
 }
@@ -44,6 +48,17 @@ static void print_report(const rf_cli *cli, const rf_run_settings *settings,
     }
 }
 
+/* Several coders beside each other. The run is whole without it, so a failure is a warning. */
+static void report_sweep(const rf_cli *cli, const rf_run_settings *settings)
+{
+    const bool is_wanted = settings->n_coders > 1 || settings->output.published[0] != '\0';
+    if (cli->is_root && is_wanted &&
+        rf_cli_report_sweep(cli, settings->output.dir, NULL) != RF_OK) {
+        rf_log(RF_LOG_WARN, "no page of the sweep was written: %s; 'refract report' tries again",
+               rf_error_text());
+    }
+}
+
 static rf_status run(rf_cli *cli)
 {
     rf_status status = RF_OK;
@@ -53,6 +68,7 @@ static rf_status run(rf_cli *cli)
                          load_settings(cli, "train FILE.yaml [key.path=value ...]", &settings)));
     RF_TRY(rf_train_run(cli->comm, settings, &report));
     print_report(cli, settings, &report);
+    report_sweep(cli, settings);
 fail:
     rf_run_settings_free(settings);
     return status;

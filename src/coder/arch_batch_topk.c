@@ -1,6 +1,7 @@
 /* BatchTopK (Bussmann et al. 2024): the k n largest positive pre-activations of a batch of n tokens
  * over all ranks, so that tokens may take more or fewer. In use a token keeps what is above the
- * running mean of the least value kept. */
+ * running mean of the least value kept. With k by class of token each class is such a batch of its
+ * own, with a mean of its own. */
 #include "coder_impl.h"
 
 const rf_architecture rf_arch_batch_topk = {

@@ -13,7 +13,9 @@ typedef enum extent {
     EXTENT_OUT_WIDTH,
     EXTENT_POINTS,
     EXTENT_SCALARS,
-    EXTENT_COUNTERS
+    EXTENT_COUNTERS,
+    EXTENT_CLASSES,
+    EXTENT_PAIR
 } extent;
 
 /* Who has a tensor. */
@@ -25,6 +27,7 @@ typedef enum owner {
     OWNER_ARCHETYPAL,
     OWNER_STATISTICS,
     OWNER_TARGET_STATISTICS,
+    OWNER_CLASS_CUTS,
 } owner;
 
 /* The table: what a coder has, in the order of the indices in coder.h. */
@@ -79,6 +82,8 @@ static const struct {
                             RF_ROW_FREE, RF_SHARD_NONE, RF_F32, EXTENT_OUT_WIDTH, EXTENT_NONE},
     [RF_CODER_POINTS] = {"points", RF_TENSOR_STATE, OWNER_ARCHETYPAL, false, RF_ROW_FREE,
                          RF_SHARD_NONE, RF_F32, EXTENT_POINTS, EXTENT_OUT_WIDTH},
+    [RF_CODER_CLASS_THRESHOLDS] = {"class_thresholds", RF_TENSOR_STATE, OWNER_CLASS_CUTS, false,
+                                   RF_ROW_FREE, RF_SHARD_NONE, RF_F32, EXTENT_CLASSES, EXTENT_PAIR},
 };
 
 rf_coder_shape rf_coder_shape_of(int64_t width)
@@ -101,6 +106,10 @@ static int64_t extent_of(const rf_coder *coder, extent e)
         return RF_CODER_N_SCALARS;
     case EXTENT_COUNTERS:
         return RF_CODER_N_COUNTERS;
+    case EXTENT_CLASSES:
+        return RF_K_CLASSES;
+    case EXTENT_PAIR:
+        return 2;
     case EXTENT_NONE:
     case EXTENT_ONE:
         return 1;
@@ -135,6 +144,9 @@ static bool owns(const rf_coder *coder, owner o)
         return rf_coder_has_statistics(&coder->settings);
     case OWNER_TARGET_STATISTICS:
         return rf_coder_has_statistics(&coder->settings) && rf_coder_is_transcoder(coder);
+    case OWNER_CLASS_CUTS:
+        return rf_coder_has_class_k(coder) &&
+               coder->architecture->rule(&coder->settings) == RF_SELECT_BATCH_TOPK;
     }
     return false;
 }
@@ -289,6 +301,22 @@ int64_t rf_coder_k(const rf_coder *coder)
                ? coder->n_latents
                : rf_min_i64(rf_k_of(&coder->settings.k, rf_coder_token_class(&coder->settings)),
                             coder->n_latents);
+}
+
+bool rf_coder_has_class_k(const rf_coder *coder)
+{
+    const int64_t *of = coder->settings.k.of;
+    return !coder->architecture->may_be_dense &&
+           rf_coder_token_class(&coder->settings) == RF_TOKENS_ALL &&
+           (of[0] > 0 || of[1] > 0 || of[2] > 0);
+}
+
+void rf_coder_class_k(const rf_coder *coder, double scale, int64_t out[RF_MAX_ROW_CLASSES])
+{
+    for (int c = 0; c < RF_MAX_ROW_CLASSES; c++) {
+        const double k = round(scale * (double)rf_k_of(&coder->settings.k, (rf_token_class)c));
+        out[c] = (int64_t)fmax(1.0, fmin(k, (double)coder->n_latents));
+    }
 }
 
 bool rf_coder_subtracts(const rf_coder *coder)

@@ -171,12 +171,6 @@ rf_status rf_coder_check(const rf_coder_settings *settings, const rf_coder_shape
     RF_REQUIRE(rf_coder_token_class(settings) != RF_TOKENS_POOLED ||
                    (k->of[0] == 0 && k->of[1] == 0 && k->of[2] == 0),
                "k by class, but pooled tokens have none: write one number");
-    RF_REQUIRE(a->rule(settings) != RF_SELECT_BATCH_TOPK ||
-                   rf_coder_token_class(settings) != RF_TOKENS_ALL ||
-                   (k->of[0] == 0 && k->of[1] == 0 && k->of[2] == 0),
-               "k by class of a %s coder, whose tokens share one k a batch whatever their class: "
-               "write one number, take architecture: topk, or train a coder for each class",
-               a->name);
     RF_REQUIRE(settings->decoder != RF_DECODER_ARCHETYPAL || settings->archetypal_points >= 1,
                "archetypal_points is %" PRId64 ", expected >= 1", settings->archetypal_points);
 fail:

@@ -33,8 +33,6 @@ int64_t rf_architecture_sparse_capacity(const rf_coder_settings *settings, int64
 /* The words of a setting's choice, for messages. */
 const char *rf_coder_choice_word(const char *key, int choice);
 
-/* k of a token whose class is not said: that of the only class the coder sees, or the largest. */
-int64_t rf_coder_usual_k(const rf_coder *coder);
 /* The normalisation has statistics of the sample (AVERAGE, PER_DIMENSION). */
 bool rf_coder_has_statistics(const rf_coder_settings *settings);
 /* Statistics of each token (LAYER, CONSTANT). */
@@ -49,7 +47,7 @@ rf_status rf_coder_init_weights(rf_coder *coder, rf_stream *s, const float *y, i
  * may have changed. */
 typedef struct rf_encoding_counts {
     int64_t overflow, refused;
-    float bound; /* that values of a BatchTopK coder must be above */
+    float floor[RF_MAX_ROW_CLASSES]; /* that values of a BatchTopK coder must be above, by class */
 } rf_encoding_counts;
 typedef struct rf_coder_encoding {
     rf_encoding_counts *device;

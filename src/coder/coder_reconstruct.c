@@ -8,7 +8,7 @@ typedef struct use_space {
     const rf_coder *coder;
     rf_stream *s;
     rf_coder_encoding encoding;
-    void *seen, *row_shift, *row_scale, *row_k;
+    void *seen, *row_shift, *row_scale, *row_class;
     void *h, *z, *penalty, *row_active, *n_active;
     rf_codes codes;
 } use_space;
@@ -16,7 +16,7 @@ typedef struct use_space {
 static void use_space_fini(use_space *u)
 {
     rf_backend *be = u->coder->backend;
-    void *all[] = {u->seen, u->row_shift, u->row_scale,  u->row_k,   u->h,
+    void *all[] = {u->seen, u->row_shift, u->row_scale,  u->row_class, u->h,
                    u->z,    u->penalty,   u->row_active, u->n_active};
     rf_codes_destroy(be, &u->codes);
     rf_coder_encoding_fini(u->coder, &u->encoding);
@@ -39,7 +39,7 @@ static rf_status use_space_init(use_space *u, int64_t rows)
         rf_memory_alloc(be, RF_MEMORY_DEVICE, sizeof(float) * n * (size_t)coder->width, &u->seen));
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, per_row, &u->row_shift));
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, per_row, &u->row_scale));
-    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, sizeof(int32_t) * n, &u->row_k));
+    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, n, &u->row_class));
     RF_TRY(rf_codes_create(be, rows, capacity, &u->codes));
 fail:
     return status;
@@ -67,7 +67,7 @@ static rf_coder_rows rows_part(const rf_coder_rows *rows, int64_t first, int64_t
     rf_coder_rows part = {.x = rf_view_rows(rows->x, first, n),
                           .seen = rf_view_rows(rows->seen, first, n),
                           .row_valid = rows->row_valid == NULL ? NULL : rows->row_valid + first,
-                          .row_k = rows->row_k == NULL ? NULL : rows->row_k + first};
+                          .row_class = rows->row_class == NULL ? NULL : rows->row_class + first};
     if (rows->row_shift.data != NULL) {
         part.row_shift = rf_view_rows(rows->row_shift, first, n);
         part.row_scale = rf_view_rows(rows->row_scale, first, n);
@@ -164,8 +164,8 @@ fail:
 }
 
 rf_status rf_coder_reconstruct(const rf_coder *coder, rf_stream *s, const rf_view *x,
-                               const uint8_t *row_valid, const int32_t *row_k, const rf_view *y_hat,
-                               int64_t *n_active)
+                               const uint8_t *row_valid, const uint8_t *row_class,
+                               const rf_view *y_hat, int64_t *n_active)
 {
     rf_status status = RF_OK;
     use_space u = {.coder = coder, .s = s};
@@ -184,9 +184,9 @@ rf_status rf_coder_reconstruct(const rf_coder *coder, rf_stream *s, const rf_vie
                               .row_shift = rf_view_2d(u.row_shift, n, coder->shape.n_in),
                               .row_scale = rf_view_2d(u.row_scale, n, coder->shape.n_in),
                               .row_valid = row_valid == NULL ? NULL : row_valid + b};
-        if (row_k != NULL) {
-            RF_TRY(rf_copy_in(s, u.row_k, row_k + b, sizeof(int32_t) * (size_t)n));
-            rows.row_k = u.row_k;
+        if (row_class != NULL) {
+            RF_TRY(rf_copy_in(s, u.row_class, row_class + b, (size_t)n));
+            rows.row_class = u.row_class;
         }
         RF_TRY(rf_coder_see(coder, s, &rows));
         RF_TRY(reconstruct_rows(&u, &rows, &part_hat, n_active == NULL ? NULL : n_active + b));

@@ -60,6 +60,9 @@ static const rf_setting rows[] = {
           "Hook point, or a list, that it reconstructs: a transcoder, as from "
           "blocks.8.ln2.hook_normalized to blocks.8.hook_mlp_out. Empty: its input."),
     CHOICE(tokens, "all", token_choices, "Tokens that it sees; spatial is another word for patch."),
+    NUMBER(
+        max_norm, "0", 0, 1e30, "",
+        "Tokens whose norm (of all sites together) is larger are left out of training; 0: none."),
     CHOICE(architecture, "topk", rf_architecture_names,
            "topk: the k largest pre-activations of a token (Gao et al. 2024). relu: all positive "
            "ones, with a penalty. batch_topk: the largest of the whole batch, k a token on average "
@@ -73,8 +76,9 @@ static const rf_setting rows[] = {
           "Size of the dictionary; 0: expansion times the width of the input."),
     {ROW(k, RF_SETTING_I64_BY, "32", 1, 1 << 20, "latents",
          "topk, multi_topk, batch_topk, matryoshka: how many latents a token may use (on average "
-         "where a batch shares them). By class of token as {cls: 256, patch: 64}, but not where a "
-         "batch shares them; a class that is not named takes `any` of the map, else the largest."),
+         "where a batch shares them). By class of token as {cls: 256, patch: 64}; where a batch "
+         "shares them, each class then shares its own. A class that is not named takes `any` of "
+         "the map, else the largest."),
      .choices = class_choices},
     NUMBER(k_start, "1", 1, 1e6, "times k",
            "How much larger k is at the first step; many latents learn early and fewer die. It "

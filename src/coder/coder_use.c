@@ -2,7 +2,7 @@
 #include "coder_impl.h"
 
 /* How codes are selected in use: a coder that shared out its batch keeps what is above the mean of
- * the least values that it kept then. */
+ * the least values that it kept then, of the token's class where each had a share. */
 static rf_select_rule use_rule(const rf_coder *coder)
 {
     rf_select_rule rule = coder->architecture->rule(&coder->settings);
@@ -12,24 +12,6 @@ static rf_select_rule use_rule(const rf_coder *coder)
 int64_t rf_coder_rows_for(const rf_coder *coder, int64_t capacity)
 {
     return capacity / (use_rule(coder) == RF_SELECT_TOPK ? rf_coder_k(coder) : coder->n_latents);
-}
-
-void rf_coder_row_k(const rf_coder *coder, const uint8_t *class_of, int64_t n, int32_t *out)
-{
-    int32_t k[RF_TOKENS_POOLED + 1];
-    for (int c = 0; c <= RF_TOKENS_POOLED; c++) {
-        k[c] =
-            (int32_t)rf_min_i64(rf_k_of(&coder->settings.k, (rf_token_class)c), coder->n_latents);
-    }
-    for (int64_t b = 0; b < n; b++) {
-        out[b] = k[class_of[b] <= RF_TOKENS_POOLED ? class_of[b] : RF_TOKENS_ALL];
-    }
-}
-
-int64_t rf_coder_usual_k(const rf_coder *coder)
-{
-    return rf_min_i64(rf_k_of(&coder->settings.k, rf_coder_token_class(&coder->settings)),
-                      coder->n_latents);
 }
 
 rf_status rf_coder_see(const rf_coder *coder, rf_stream *s, const rf_coder_rows *rows)
@@ -69,17 +51,18 @@ rf_act_params rf_coder_use_act(const rf_coder *coder, const rf_coder_encoding *e
                            .b_mag = rf_coder_view(coder, RF_CODER_B_MAG)};
 }
 
-/* The least value that use of a BatchTopK coder keeps, into device memory; before its first step 0.
- */
-static rf_status put_bound(const rf_coder *coder, rf_stream *s, float *bound)
+/* What values of a BatchTopK coder must be above, by class, into device memory. */
+static rf_status put_floors(const rf_coder *coder, rf_stream *s, float *to)
 {
     rf_status status = RF_OK;
     rf_coder_state state;
+    float floors[RF_MAX_ROW_CLASSES];
     RF_TRY(rf_coder_get_state(coder, s, &state));
-    float mass = state.scalars[RF_SCALAR_THRESHOLD_MASS];
-    float value = mass > 0.0f ? state.scalars[RF_SCALAR_THRESHOLD] / mass : 0.0f;
-    RF_TRY(rf_copy_in(s, bound, &value, sizeof value));
-    RF_TRY(rf_stream_synchronise(s)); /* `value` goes */
+    for (int c = 0; c < RF_MAX_ROW_CLASSES; c++) {
+        floors[c] = rf_coder_floor(&state, (rf_token_class)c);
+    }
+    RF_TRY(rf_copy_in(s, to, floors, sizeof floors));
+    RF_TRY(rf_stream_synchronise(s)); /* `floors` go */
 fail:
     return status;
 }
@@ -92,7 +75,7 @@ rf_status rf_coder_encoding_init(const rf_coder *coder, rf_stream *s, rf_coder_e
     RF_TRY(
         rf_memory_alloc(coder->backend, RF_MEMORY_DEVICE, sizeof *e->device, (void **)&e->device));
     if (use_rule(coder) == RF_SELECT_ABOVE) {
-        RF_TRY(put_bound(coder, s, &e->device->bound));
+        RF_TRY(put_floors(coder, s, e->device->floor));
     }
     if (coder->architecture->act == RF_CODER_JUMP) {
         RF_TRY(rf_memory_alloc(coder->backend, RF_MEMORY_DEVICE,
@@ -117,7 +100,7 @@ static rf_status take_magnitudes(const rf_coder *coder, rf_stream *s, const rf_c
     RF_TRY(rf_codes_count(s, codes, &n));
     RF_TRY(rf_gated_values(s, &act, codes, codes->value, codes->d_value));
     RF_TRY(rf_copy_within(s, codes->value, codes->d_value, sizeof(float) * (size_t)n));
-    RF_TRY(rf_codes_keep(s, codes, 0.0f, 0));
+    RF_TRY(rf_codes_keep(s, codes, (rf_class_rows){0}, 0.0f, 0));
 fail:
     return status;
 }
@@ -135,15 +118,15 @@ rf_status rf_coder_encode_seen(const rf_coder *coder, rf_stream *s, const rf_cod
                            .row_valid = rows->row_valid,
                            .n_lists = 1,
                            .n_refused = &e->device->refused};
-    bool is_topk = use_rule(coder) == RF_SELECT_TOPK;
-    args.lists[0] = (rf_select_list){.rule = use_rule(coder),
-                                     .k = is_topk && rows->row_k == NULL ? rf_coder_usual_k(coder)
-                                                                         : rf_coder_k(coder),
-                                     .row_k = is_topk ? rows->row_k : NULL,
-                                     .threshold = e->theta,
-                                     .floor = &e->device->bound,
-                                     .codes = codes,
-                                     .overflow = &e->device->overflow};
+    args.lists[0] =
+        (rf_select_list){.rule = use_rule(coder),
+                         .k = rf_coder_k(coder),
+                         .row_class = rf_coder_has_class_k(coder) ? rows->row_class : NULL,
+                         .threshold = e->theta,
+                         .floor = e->device->floor,
+                         .codes = codes,
+                         .overflow = &e->device->overflow};
+    rf_coder_class_k(coder, 1.0, args.lists[0].class_k);
     RF_TRY(rf_encode(s, &args));
     RF_TRY(rf_copy_out(s, &counts, e->device, sizeof counts));
     RF_TRY(rf_stream_synchronise(s));

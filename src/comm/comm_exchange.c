@@ -196,3 +196,18 @@ fail:
                                          counts + 2 * size, counts + 3 * size, MPI_BYTE, comm->mpi),
                            "MPI_Alltoallv");
 }
+
+rf_status rf_comm_move(const rf_comm *comm, void *data, int64_t n_bytes, int from, int to)
+{
+    rf_status status = RF_OK;
+
+    RF_REQUIRE(from >= 0 && from < comm->size && to >= 0 && to < comm->size && n_bytes >= 0,
+               "%" PRId64 " bytes from rank %d to rank %d of %d", n_bytes, from, to, comm->size);
+    if (from != to && comm->rank == from) {
+        status = exchange_pair(comm, data, n_bytes, to, NULL, 0, to);
+    } else if (from != to && comm->rank == to) {
+        status = exchange_pair(comm, NULL, 0, from, data, n_bytes, from);
+    }
+fail:
+    return status;
+}

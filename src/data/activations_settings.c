@@ -4,6 +4,7 @@
 #define FIELD(name) .offset = offsetof(rf_activations_settings, name)
 
 static const char *const sources[] = {"live", "store", "both", NULL};
+static const char *const dtypes[] = {"fp32", "fp16", "bf16", NULL};
 
 static const rf_setting rows[] = {
     {.key = "source",
@@ -12,7 +13,56 @@ static const rf_setting rows[] = {
      .fallback = "live",
      .choices = sources,
      .unit = "",
-     .help = "Where activations come from: live runs the model while coders train."},
+     .help =
+         "Where activations come from: live runs the model while coders train, store reads what "
+         "'refract cache' wrote, both runs it in the first epoch and reads what it wrote later."},
+    {.key = "store",
+     .type = RF_SETTING_TEXT,
+     FIELD(store),
+     .size = RF_PATH_LEN,
+     .fallback = "",
+     .unit = "",
+     .help = "File of the activation store; empty is activations.h5 in output.dir."},
+    {.key = "dtype",
+     .type = RF_SETTING_CHOICE,
+     FIELD(dtype),
+     .fallback = "fp32",
+     .choices = dtypes,
+     .unit = "",
+     .help = "Type of the store; live activations are rounded through it too, so that every source "
+             "gives the same batches."},
+    {.key = "hooks",
+     .type = RF_SETTING_NAMES,
+     FIELD(hooks),
+     .size = RF_HOOKS_LEN,
+     .fallback = "",
+     .unit = "",
+     .help =
+         "Hook points that 'refract cache' writes, MODEL:POINT with several models, {0..11} for "
+         "a range; empty is those that the coders read."},
+    {.key = "tokens",
+     .type = RF_SETTING_CHOICE,
+     FIELD(tokens),
+     .fallback = "all",
+     .choices = rf_token_class_names,
+     .unit = "",
+     .help = "Rows of `hooks` that are written."},
+    {.key = "share",
+     .type = RF_SETTING_F64,
+     FIELD(share),
+     .fallback = "1",
+     .min = 1e-6,
+     .max = 1,
+     .unit = "share",
+     .help = "Train on this share of the pictures: of their groups, chosen by train.seed."},
+    {.key = "read_threads",
+     .type = RF_SETTING_I64,
+     FIELD(read_threads),
+     .fallback = "0",
+     .min = 0,
+     .max = 256,
+     .unit = "threads",
+     .help = "Threads of each rank that read the store ahead of the coders; 0 is one."},
     {.key = "keep_bytes",
      .type = RF_SETTING_I64,
      FIELD(keep_bytes),
@@ -51,11 +101,18 @@ rf_status rf_activations_settings_check(const rf_activations_settings *settings)
 {
     rf_status status = RF_OK;
 
-    if (settings->source != RF_ACTIVATIONS_LIVE) {
-        RF_FAIL(RF_ERR_UNSUPPORTED,
-                "activations.source: %s: this version has no activation store; use live",
-                sources[settings->source]);
+    if (settings->hooks[0] == '\0' && settings->tokens != RF_TOKENS_ALL) {
+        RF_FAIL(RF_ERR_SETTING,
+                "activations.tokens: %s without activations.hooks: coders say themselves which "
+                "tokens they see",
+                rf_token_class_names[settings->tokens]);
     }
 fail:
     return status;
+}
+
+rf_dtype rf_activations_dtype(const rf_activations_settings *settings)
+{
+    static const rf_dtype types[] = {RF_F32, RF_F16, RF_BF16};
+    return types[settings->dtype];
 }

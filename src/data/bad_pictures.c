@@ -15,7 +15,7 @@ typedef struct report {
 rf_status rf_bad_pictures_init(rf_activation_stream *st)
 {
     rf_status status = RF_OK;
-    RF_ALLOC(st->bad.state, st->order.n_pictures);
+    RF_ALLOC(st->bad.state, st->order.n_listed);
 fail:
     return status;
 }
@@ -38,7 +38,7 @@ static int64_t count_pool(rf_activation_stream *st, int64_t *picture, int64_t *o
         const rf_pool_slot *slot = &st->pool.slots[i];
         const uint8_t *valid = st->pool.valid + i * st->order.group_pictures;
         for (int64_t k = 0; k < rf_order_group_size(&st->order, slot->group); k++) {
-            int64_t p = slot->group * st->order.group_pictures + k;
+            int64_t p = rf_order_first_picture(&st->order, slot->group) + k;
             bad->n_seen += bad->state[p] == 0;
             if (!valid[k] && bad->state[p] != 2) {
                 bad->n_bad++;

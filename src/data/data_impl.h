@@ -8,12 +8,15 @@
 /* ---- order: pure functions of the settings ----------------------------------------------------
  *
  * Words: a group's *slot* is its place in an epoch's order; a pool's *ordinal* counts pools over
- * epochs; a *position* counts tokens of a class over epochs. */
+ * epochs; a *position* counts tokens of a class over epochs. Where a share of the groups is used,
+ * groups and pictures are counted among those, and rf_order_first_picture leads to the list's. */
 
 typedef struct rf_order {
     uint64_t seed;
     int64_t n_pictures, group_pictures, pool_groups;
     int64_t n_groups, n_pools; /* of an epoch */
+    int64_t n_listed;          /* pictures of the list */
+    int64_t *kept;             /* [n_groups] groups of the list, rising; NULL: all */
 } rf_order;
 
 /* Where the one group that may be short went in an epoch; n_groups if there is none. */
@@ -29,9 +32,14 @@ typedef struct rf_order_token {
 
 rf_status rf_order_init(rf_order *order, uint64_t seed, int64_t n_pictures, int64_t group_pictures,
                         int64_t pool_groups);
+/* Use this share of the groups, in (0, 1], chosen by the seed: a larger one only adds to them. */
+rf_status rf_order_use_share(rf_order *order, double share);
+void rf_order_fini(rf_order *order);
+/* Of a group, in the list. */
+int64_t rf_order_first_picture(const rf_order *order, int64_t group);
 rf_order_epoch rf_order_find_epoch(const rf_order *order, int64_t epoch);
 int64_t rf_order_group(const rf_order *order, int64_t epoch, int64_t slot);
-/* Pictures of a group; group g begins with picture g * group_pictures. */
+/* Pictures of a group. */
 int64_t rf_order_group_size(const rf_order *order, int64_t group);
 /* Pictures of an epoch that come before pool `pool`, 0 <= pool <= n_pools. */
 int64_t rf_order_pool_first(const rf_order *order, rf_order_epoch epoch, int64_t pool);
@@ -79,11 +87,15 @@ typedef struct rf_stream_frame {
     const rf_comm *comm;
     const rf_vit_config *configs[RF_MAX_MODELS]; /* [n_models], read by open only */
     int n_models;
+    const rf_store *store;             /* what rows there are, where it is not NULL; */
+    const char *models[RF_MAX_MODELS]; /* [n_models] what it calls the models */
     int64_t n_pictures, group_pictures, pool_groups;
     uint64_t seed;
     uint64_t pictures_hash; /* of the list, compared over ranks */
     int64_t keep_bytes;
+    bool deals_as_first; /* of rf_keep_init */
     double max_bad_share;
+    double share; /* of the groups; 0: all */
 } rf_stream_frame;
 
 typedef struct rf_pool_slot {
@@ -114,7 +126,8 @@ typedef struct rf_pool {
 /* Activations of an earlier epoch, on the rank that computed them. */
 typedef struct rf_keep {
     bool is_on;          /* the same on every rank */
-    int64_t *first_slot; /* [n_groups] slot of each group in epoch 0: which rank has it */
+    int64_t *first_slot; /* [n_groups] slot of each group in epoch 0: which rank has it; NULL where
+                            groups are dealt anew in each epoch */
     int64_t n_max;       /* groups that this rank may keep */
     int64_t block_bytes; /* of a group, all sites */
     void **blocks;       /* [n_max] pinned; NULL until computed */
@@ -123,7 +136,7 @@ typedef struct rf_keep {
 
 /* Pictures that could not be read; the same on every rank. */
 typedef struct rf_bad_pictures {
-    uint8_t *state; /* [n_pictures] 0 not read yet, 1 good, 2 bad */
+    uint8_t *state; /* [n_listed] 0 not read yet, 1 good, 2 bad */
     int64_t n_seen, n_bad, n_named;
     rf_str lines; /* of the first n_named */
 } rf_bad_pictures;
@@ -143,6 +156,7 @@ typedef struct rf_reader {
     int64_t n_rows;       /* of the class a picture, at every part's point */
     uint8_t *row_classes; /* [n_rows] */
     int64_t tokens_per_epoch, total, n_batches;
+    int first_rank, n_ranks; /* that share its batches */
 
     int64_t taken;        /* batches handed out; what follows is about the next one */
     int64_t begin, end;   /* its positions */
@@ -151,6 +165,8 @@ typedef struct rf_reader {
     int64_t first, count; /* this rank's rows of the batch */
     void *x;              /* device [capacity, width] */
     uint8_t *valid, *device_valid, *classes;
+    float *norm;       /* of max_norm, as the next */
+    void *device_norm; /* [capacity] */
     int64_t *pictures, *tokens;
 } rf_reader;
 
@@ -203,18 +219,34 @@ rf_status rf_site_list(const rf_stream_frame *frame, const rf_reader_opts *reade
 /* Where it is in `sites`, or n. */
 int64_t rf_site_find(const rf_site *sites, int64_t n, const rf_reader_site *wanted);
 
+/* site_rows.c: what the rows of a site are, by its model's configuration or by the store. Local. */
+
+/* As rf_token_class_rows. */
+rf_status rf_site_class_rows(const rf_stream_frame *frame, const rf_reader_site *site,
+                             rf_token_class tokens, int64_t *first, int64_t *n_rows);
+/* CLS, REGISTER or PATCH, and where in the grid. */
+rf_token_class rf_site_class_of_row(const rf_stream_frame *frame, const rf_reader_site *site,
+                                    int64_t row, int32_t position[3]);
+/* For messages. */
+const char *rf_site_model_name(const rf_stream_frame *frame, const rf_reader_site *site);
+
 rf_status rf_pool_init(rf_activation_stream *st);
 void rf_pool_fini(rf_activation_stream *st);
 /* Have pool `ordinal` in memory. Collective. */
 rf_status rf_pool_require(rf_activation_stream *st, int64_t ordinal);
+/* Rows of pictures that could not be read become zero, whatever the model makes of a blank one. */
+rf_status rf_pool_clear_bad_rows(rf_stream *s, const rf_site *sites, int64_t n_sites,
+                                 int64_t n_pictures, void *const *rows, const uint8_t *valid);
 /* The token at `position` of the reader's sequence, which the pool holds. */
 rf_token_source rf_pool_find(const rf_activation_stream *st, const rf_reader *rd, int64_t position);
 /* Its row of the part's site, on the rank that has it. */
 int64_t rf_pool_row(const rf_activation_stream *st, const rf_reader_part *part,
                     const rf_token_source *source);
 
-/* `n_epochs`: of the longest reader; nothing is kept for one. */
-rf_status rf_keep_init(rf_activation_stream *st, int64_t keep_bytes, int64_t n_epochs);
+/* `n_epochs`: of the longest reader; nothing is kept for one. `deals_as_first`: a rank gets the
+ * same groups in every epoch also where nothing is kept. */
+rf_status rf_keep_init(rf_activation_stream *st, int64_t keep_bytes, int64_t n_epochs,
+                       bool deals_as_first);
 void rf_keep_fini(rf_activation_stream *st);
 bool rf_keep_has(const rf_activation_stream *st, int64_t group);
 /* Copy a group that is kept into `rows`; `valid` [group_pictures]. */
@@ -235,6 +267,8 @@ void rf_reader_fini(rf_activation_stream *st, rf_reader *rd);
 void rf_reader_begin_batch(const rf_activation_stream *st, rf_reader *rd, int64_t batch_idx);
 /* Move what the pool that readers are in holds of the batch to its owners. Collective. */
 rf_status rf_reader_fill(rf_activation_stream *st, rf_reader *rd);
+/* Rows of a whole batch whose norm is above max_norm become zero and not valid. Collective. */
+rf_status rf_reader_drop_outliers(rf_activation_stream *st, rf_reader *rd);
 rf_status rf_exchange_scratch_init(rf_activation_stream *st);
 void rf_exchange_scratch_fini(rf_activation_stream *st);
 

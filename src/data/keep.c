@@ -10,7 +10,21 @@ static size_t picture_bytes(const rf_site *site)
     return (size_t)(site->n_rows * site->point.width) * sizeof(float);
 }
 
-rf_status rf_keep_init(rf_activation_stream *st, int64_t keep_bytes, int64_t n_epochs)
+static rf_status find_first_slots(rf_activation_stream *st)
+{
+    rf_status status = RF_OK;
+    const rf_order *order = &st->order;
+
+    RF_ALLOC(st->keep.first_slot, order->n_groups);
+    for (int64_t slot = 0; slot < order->n_groups; slot++) {
+        st->keep.first_slot[rf_order_group(order, 0, slot)] = slot;
+    }
+fail:
+    return status;
+}
+
+rf_status rf_keep_init(rf_activation_stream *st, int64_t keep_bytes, int64_t n_epochs,
+                       bool deals_as_first)
 {
     rf_status status = RF_OK;
     rf_keep *keep = &st->keep;
@@ -21,17 +35,16 @@ rf_status rf_keep_init(rf_activation_stream *st, int64_t keep_bytes, int64_t n_e
         keep->block_bytes += order->group_pictures * (int64_t)picture_bytes(&st->sites[s]);
     }
     keep->is_on = n_epochs > 1 && keep_bytes >= keep->block_bytes;
+    if (keep->is_on || deals_as_first) {
+        RF_TRY(find_first_slots(st));
+    }
     if (!keep->is_on) {
         return RF_OK;
     }
     int64_t n_local = rf_max_i64(0, rf_ceil_div(order->n_groups - st->rank, st->size));
     keep->n_max = rf_min_i64(keep_bytes / keep->block_bytes, n_local);
-    RF_ALLOC(keep->first_slot, order->n_groups);
     RF_ALLOC(keep->blocks, keep->n_max);
     RF_ALLOC(keep->valid, keep->n_max * order->group_pictures);
-    for (int64_t slot = 0; slot < order->n_groups; slot++) {
-        keep->first_slot[rf_order_group(order, 0, slot)] = slot;
-    }
 fail:
     return status;
 }

@@ -1,6 +1,6 @@
 /* A stream that is live: pictures are decoded ahead and go through the model, and hooks copy what
  * the sites hold. */
-#include "data_impl.h"
+#include "source_impl.h"
 
 #include <string.h>
 
@@ -31,6 +31,9 @@ typedef struct live_source {
     int64_t max_sites;
     target *targets; /* [max_sites] */
     rf_hook *hooks;  /* [max_sites] */
+    rf_dtype dtype;  /* what values are rounded to */
+    void *rounded;   /* device [rounded_elems] of that type */
+    int64_t rounded_elems;
 } live_source;
 
 /* `act` is [B, rows, ...] with `width` numbers a row; a pooled point has one row. */
@@ -112,6 +115,32 @@ static rf_status run_model(live_source *live, int model, const rf_site *sites, i
                           live->hooks, n_hooks, RF_VIT_STOP_AFTER_HOOKS, NULL);
 }
 
+/* Rows of a site as a store gives them back. */
+static rf_status round_rows(live_source *live, const rf_site *site, int64_t n_pictures, void *rows)
+{
+    rf_status status = RF_OK;
+    rf_backend *be = rf_stream_backend(live->stream);
+    const int64_t n = n_pictures * site->n_rows * site->point.width;
+
+    if (live->dtype == RF_F32) {
+        return RF_OK;
+    }
+    if (n > live->rounded_elems) {
+        rf_memory_free(be, RF_MEMORY_DEVICE, live->rounded);
+        live->rounded = NULL;
+        live->rounded_elems = 0;
+        RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)n * rf_dtype_bytes(live->dtype),
+                               &live->rounded));
+        live->rounded_elems = n;
+    }
+    const rf_view wide = rf_view_1d(rows, n),
+                  narrow = rf_view_nd(live->rounded, live->dtype, 1, &n);
+    RF_TRY(rf_convert(live->stream, &wide, &narrow));
+    RF_TRY(rf_convert(live->stream, &narrow, &wide));
+fail:
+    return status;
+}
+
 static rf_status live_next(void *self, const rf_site *sites, int64_t n_sites, int64_t n_pictures,
                            void *const *rows, uint8_t *valid)
 {
@@ -126,6 +155,9 @@ static rf_status live_next(void *self, const rf_site *sites, int64_t n_sites, in
     }
     for (int m = 0; m < live->n_vits; m++) {
         RF_TRY(run_model(live, m, sites, n_sites, rows));
+    }
+    for (int64_t i = 0; i < n_sites; i++) {
+        RF_TRY(round_rows(live, &sites[i], n_pictures, rows[i]));
     }
     RF_TRY(rf_stream_synchronise(live->stream)); /* the loaders take their pixels back */
 fail:
@@ -166,6 +198,7 @@ static void live_destroy(void *self)
         rf_image_loader_destroy(live->feeds[f].loader);
         rf_memory_free(rf_stream_backend(live->stream), RF_MEMORY_DEVICE, live->feeds[f].images);
     }
+    rf_memory_free(rf_stream_backend(live->stream), RF_MEMORY_DEVICE, live->rounded);
     rf_free(live->hooks);
     rf_free(live->targets);
     rf_free(live);
@@ -232,6 +265,7 @@ static rf_status open_feed(const live_source *live, const rf_activation_stream_o
         /* the threads are of the rank: loaders share them */
         .n_threads = rf_max_i64(1, opts->decode_threads / live->n_feeds),
         .n_ahead = GROUPS_AHEAD,
+        .fast_decode = opts->fast_decode,
     };
 
     RF_TRY(rf_mul_i64(opts->group_pictures, image_bytes, "bytes of a group's images", &n_bytes));
@@ -257,8 +291,9 @@ fail:
     return status;
 }
 
-static rf_status live_create(const rf_activation_stream_opts *opts, const rf_reader_opts *readers,
-                             int64_t n_readers, rf_group_source *out)
+rf_status rf_live_source_create(const rf_activation_stream_opts *opts,
+                                const rf_reader_opts *readers, int64_t n_readers,
+                                rf_group_source *out)
 {
     rf_status status = RF_OK;
     live_source *live = NULL;
@@ -268,6 +303,7 @@ static rf_status live_create(const rf_activation_stream_opts *opts, const rf_rea
     live->n_vits = opts->n_vits;
     memcpy(live->vits, opts->vits, (size_t)opts->n_vits * sizeof *live->vits);
     live->stream = opts->stream;
+    live->dtype = opts->dtype;
     live->pictures = opts->pictures;
     live->split = opts->split;
     for (int64_t r = 0; r < n_readers; r++) {
@@ -291,38 +327,4 @@ static rf_status live_create(const rf_activation_stream_opts *opts, const rf_rea
 fail:
     live_destroy(live);
     return status;
-}
-
-rf_status rf_activation_stream_open(const rf_activation_stream_opts *opts,
-                                    const rf_reader_opts *readers, int64_t n_readers,
-                                    rf_activation_stream **out)
-{
-    rf_status status = RF_OK;
-    rf_group_source source = {0};
-    rf_stream_frame frame = {
-        .stream = opts->stream,
-        .comm = opts->comm,
-        .n_models = opts->n_vits,
-        .n_pictures = rf_picture_list_n(opts->pictures, opts->split),
-        .group_pictures = opts->group_pictures,
-        .pool_groups = opts->pool_groups,
-        .seed = opts->seed,
-        .pictures_hash = rf_picture_list_hash(opts->pictures),
-        .keep_bytes = opts->keep_bytes,
-        .max_bad_share = opts->max_bad_share,
-    };
-
-    *out = NULL;
-    status = live_create(opts, readers, n_readers, &source);
-    status = rf_comm_agree(opts->comm, status);
-    if (status != RF_OK) {
-        if (source.destroy != NULL) {
-            source.destroy(source.self);
-        }
-        return status;
-    }
-    for (int m = 0; m < opts->n_vits; m++) {
-        frame.configs[m] = rf_vit_get_config(opts->vits[m]);
-    }
-    return rf_activation_stream_assemble(&frame, source, readers, n_readers, out);
 }

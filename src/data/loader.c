@@ -1,19 +1,15 @@
-/* Batches of images, decoded by threads ahead of the consumer. Group g is decoded into slot
- * g mod n_slots; threads take pictures one by one, in the order in which they will be asked for, as
- * long as the slot is free. Which thread decodes a picture changes nothing in the result. */
+/* Batches of images, decoded by threads ahead of the consumer: a group is a job of rf_prefetch, a
+ * picture an item of it. */
+#include "prefetch.h"
 #include "refract/data.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 
 typedef struct slot {
-    int64_t group, n_left; /* ready when n_left is 0 */
-    float *pixels;         /* [max_images, 3, H, W] */
-    uint8_t *valid;        /* [max_images] */
-    char **reasons;        /* [max_images], NULL for a good picture */
-    rf_status status;      /* a failure that is not the picture's fault, and its text */
-    char text[RF_ERROR_TEXT_LEN];
+    float *pixels;  /* [max_images, 3, H, W] */
+    uint8_t *valid; /* [max_images] */
+    char **reasons; /* [max_images], NULL for a good picture */
     rf_image_batch batch;
 } slot;
 
@@ -28,16 +24,11 @@ struct rf_image_loader {
     slot *slots;
     int64_t n_slots;
 
-    pthread_mutex_t lock; /* guards what follows, up to the next blank line */
-    pthread_cond_t work, done;
-    int64_t *pictures, *first, n_groups;
-    int64_t next_group, next_image; /* the picture that a thread takes next */
-    int64_t n_released;             /* groups that the consumer is through with */
-    int64_t n_busy;                 /* threads that decode now */
-    bool is_stopping;
-
-    pthread_t *threads;
-    int64_t n_threads;
+    int64_t *pictures, *first;
+    rf_prefetch *prefetch;
+    pthread_mutex_t lock;      /* guards the readers */
+    rf_image_reader **readers; /* those that no thread uses are the first n_free */
+    int64_t n_free;
     int64_t n_delivered; /* groups; this and what follows belong to the consumer */
     uint8_t *seen;       /* [pictures of the split] */
     int64_t n_seen;
@@ -45,51 +36,44 @@ struct rf_image_loader {
     int64_t n_bad, bad_cap;
 };
 
-/* The next picture to decode, with the lock held; false when there is none (yet). */
-static bool take(rf_image_loader *l, slot **out, int64_t *image)
+/* There are as many readers as threads: one is always free. */
+static rf_image_reader *borrow_reader(rf_image_loader *l)
 {
-    while (l->next_group < l->n_groups && l->next_group < l->n_released + l->n_slots) {
-        slot *s = &l->slots[l->next_group % l->n_slots];
-        int64_t n_images = l->first[l->next_group + 1] - l->first[l->next_group];
-        if (l->next_image == 0) {
-            s->group = l->next_group;
-            s->n_left = n_images;
-            s->status = RF_OK;
-            s->batch.n_images = n_images;
-            s->batch.pictures = l->pictures + l->first[l->next_group];
-            if (n_images == 0) {
-                pthread_cond_broadcast(&l->done);
-            }
-        }
-        if (l->next_image < n_images) {
-            *out = s;
-            *image = l->next_image++;
-            return true;
-        }
-        l->next_group++;
-        l->next_image = 0;
-    }
-    return false;
+    pthread_mutex_lock(&l->lock);
+    rf_image_reader *reader = l->readers[--l->n_free];
+    pthread_mutex_unlock(&l->lock);
+    return reader;
 }
 
-static rf_status load_image(const rf_image_loader *l, int64_t picture, float *pixels)
+static void return_reader(rf_image_loader *l, rf_image_reader *reader)
+{
+    pthread_mutex_lock(&l->lock);
+    l->readers[l->n_free++] = reader;
+    pthread_mutex_unlock(&l->lock);
+}
+
+static rf_status load_image(rf_image_loader *l, int64_t picture, float *pixels)
 {
     rf_status status = RF_OK;
-    char path[RF_PATH_LEN];
-    rf_picture p = {0};
+    char path[RF_PATH_LEN], *bytes = NULL;
+    int64_t n_bytes = 0;
+    rf_image_reader *reader = borrow_reader(l);
     RF_TRY(rf_picture_list_path(l->opts.list, l->opts.split, picture, path));
-    RF_TRY(rf_picture_load(path, &p));
-    RF_TRY_DOING(rf_transform_apply(&l->opts.transform, &p, pixels), "%s", path);
+    RF_TRY(rf_picture_list_read(l->opts.list, l->opts.split, picture, &bytes, &n_bytes));
+    RF_TRY(rf_image_reader_read(reader, bytes, n_bytes, path, pixels));
 fail:
-    rf_picture_fini(&p);
+    return_reader(l, reader);
+    rf_free(bytes);
     return status;
 }
 
-/* Without the lock: image `i` of `s` is this thread's alone. */
-static rf_status fill_image(const rf_image_loader *l, slot *s, int64_t i)
+/* Image `i` of a group. */
+static rf_status fill_image(void *self, int64_t group, int64_t i, int64_t at)
 {
+    rf_image_loader *l = self;
+    const slot *s = &l->slots[at];
     float *pixels = s->pixels + i * l->image_elems;
-    rf_status status = load_image(l, s->batch.pictures[i], pixels);
+    rf_status status = load_image(l, l->pictures[l->first[group] + i], pixels);
     s->valid[i] = status == RF_OK;
     if (status != RF_OK) {
         memset(pixels, 0, (size_t)l->image_elems * sizeof *pixels);
@@ -99,57 +83,6 @@ static rf_status fill_image(const rf_image_loader *l, slot *s, int64_t i)
     }
     s->reasons[i] = rf_strdup(rf_error_text());
     return s->reasons[i] != NULL ? RF_OK : RF_ERR_NO_MEMORY;
-}
-
-static void *thread_main(void *arg)
-{
-    rf_image_loader *l = arg;
-    slot *s = NULL;
-    int64_t image = 0;
-    pthread_mutex_lock(&l->lock);
-    while (!l->is_stopping) {
-        if (!take(l, &s, &image)) {
-            pthread_cond_wait(&l->work, &l->lock);
-            continue;
-        }
-        l->n_busy++;
-        pthread_mutex_unlock(&l->lock);
-        rf_status status = fill_image(l, s, image);
-        pthread_mutex_lock(&l->lock);
-        if (status != RF_OK && s->status == RF_OK) {
-            s->status = status;
-            memcpy(s->text, rf_error_text(), sizeof s->text);
-        }
-        l->n_busy--;
-        s->n_left--;
-        if (s->n_left == 0 || l->n_busy == 0) {
-            pthread_cond_broadcast(&l->done);
-        }
-    }
-    pthread_mutex_unlock(&l->lock);
-    return NULL;
-}
-
-/* Signals go to the threads of the program, which know what to do about them. */
-static rf_status start_threads(rf_image_loader *l, int64_t n_threads)
-{
-    rf_status status = RF_OK;
-    sigset_t all, before;
-    RF_ALLOC(l->threads, n_threads);
-    sigfillset(&all);
-    RF_BUG(pthread_sigmask(SIG_SETMASK, &all, &before) == 0, "pthread_sigmask failed");
-    int failed = 0;
-    while (l->n_threads < n_threads && failed == 0) {
-        failed = pthread_create(&l->threads[l->n_threads], NULL, thread_main, l);
-        l->n_threads += failed == 0;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed != 0) {
-        RF_FAIL(RF_ERR_NO_MEMORY, "cannot start decoding thread %" PRId64 " of %" PRId64 ": %s",
-                l->n_threads + 1, n_threads, strerror(failed));
-    }
-fail:
-    return status;
 }
 
 static rf_status init_slots(rf_image_loader *l, int64_t n_slots)
@@ -165,7 +98,6 @@ static rf_status init_slots(rf_image_loader *l, int64_t n_slots)
         RF_ALLOC(s->pixels, n_elems);
         RF_ALLOC(s->valid, l->opts.max_images);
         RF_ALLOC(s->reasons, l->opts.max_images);
-        s->group = -1;
         s->batch = (rf_image_batch){
             .n_frames = 1,
             .n_channels = 3,
@@ -179,11 +111,22 @@ fail:
     return status;
 }
 
+static rf_status create_readers(rf_image_loader *l, int64_t n)
+{
+    rf_status status = RF_OK;
+    RF_ALLOC(l->readers, n);
+    for (; l->n_free < n; l->n_free++) {
+        RF_TRY(rf_image_reader_create(&l->opts.transform, l->opts.fast_decode,
+                                      &l->readers[l->n_free]));
+    }
+fail:
+    return status;
+}
+
 static void forget_reasons(rf_image_loader *l)
 {
     for (int64_t i = 0; i < l->n_slots; i++) {
         slot *s = &l->slots[i];
-        s->group = -1;
         for (int64_t b = 0; s->reasons != NULL && b < l->opts.max_images; b++) {
             rf_free(s->reasons[b]);
             s->reasons[b] = NULL;
@@ -206,12 +149,15 @@ rf_status rf_image_loader_create(const rf_image_loader_opts *opts, rf_image_load
     l->opts = *opts;
     l->image_elems =
         3 * rf_transform_height(&opts->transform) * rf_transform_width(&opts->transform);
-    pthread_mutex_init(&l->lock, NULL); /* with default attributes these cannot fail on Linux */
-    pthread_cond_init(&l->work, NULL);
-    pthread_cond_init(&l->done, NULL);
+    const int64_t n_threads = rf_max_i64(1, opts->n_threads);
+    pthread_mutex_init(&l->lock, NULL); /* with default attributes it cannot fail on Linux */
+    RF_TRY(create_readers(l, n_threads));
     RF_ALLOC(l->seen, rf_picture_list_n(opts->list, opts->split));
     RF_TRY(init_slots(l, 1 + (opts->n_ahead > 0 ? opts->n_ahead : 2)));
-    RF_TRY(start_threads(l, opts->n_threads > 0 ? opts->n_threads : 1));
+    RF_TRY(rf_prefetch_create(
+        &(rf_prefetch_opts){
+            .work = fill_image, .self = l, .n_threads = n_threads, .n_slots = l->n_slots},
+        &l->prefetch));
     *out = l;
     l = NULL;
 fail:
@@ -219,23 +165,17 @@ fail:
     return status;
 }
 
-static void stop_threads(rf_image_loader *l)
-{
-    pthread_mutex_lock(&l->lock);
-    l->is_stopping = true;
-    pthread_cond_broadcast(&l->work);
-    pthread_mutex_unlock(&l->lock);
-    for (int64_t i = 0; i < l->n_threads; i++) {
-        pthread_join(l->threads[i], NULL);
-    }
-}
-
 void rf_image_loader_destroy(rf_image_loader *l)
 {
     if (l == NULL) {
         return;
     }
-    stop_threads(l);
+    rf_prefetch_destroy(l->prefetch); /* its threads return their readers */
+    for (int64_t i = 0; i < l->n_free; i++) {
+        rf_image_reader_destroy(l->readers[i]);
+    }
+    pthread_mutex_destroy(&l->lock);
+    rf_free(l->readers);
     forget_reasons(l);
     for (int64_t i = 0; i < l->n_slots; i++) {
         rf_free(l->slots[i].pixels);
@@ -245,13 +185,9 @@ void rf_image_loader_destroy(rf_image_loader *l)
     for (int64_t i = 0; i < l->n_bad; i++) {
         rf_free(l->bad[i].reason);
     }
-    pthread_cond_destroy(&l->done);
-    pthread_cond_destroy(&l->work);
-    pthread_mutex_destroy(&l->lock);
     rf_free(l->bad);
     rf_free(l->seen);
     rf_free(l->slots);
-    rf_free(l->threads);
     rf_free(l->first);
     rf_free(l->pictures);
     rf_free(l);
@@ -277,15 +213,27 @@ fail:
     return status;
 }
 
-/* Keep the threads from taking more, and wait for what they have. */
-static void halt(rf_image_loader *l)
+/* Takes the arrays. Threads read them: they are at rest here. */
+static rf_status restart(rf_image_loader *l, int64_t *pictures, int64_t *first, int64_t n_groups)
 {
-    pthread_mutex_lock(&l->lock);
-    l->n_groups = 0;
-    while (l->n_busy > 0) {
-        pthread_cond_wait(&l->done, &l->lock);
+    rf_status status = RF_OK;
+    int64_t *n_items = NULL;
+
+    rf_prefetch_stop(l->prefetch);
+    forget_reasons(l);
+    rf_free(l->pictures);
+    rf_free(l->first);
+    l->pictures = pictures;
+    l->first = first;
+    l->n_delivered = 0;
+    RF_ALLOC(n_items, n_groups);
+    for (int64_t g = 0; g < n_groups; g++) {
+        n_items[g] = first[g + 1] - first[g];
     }
-    pthread_mutex_unlock(&l->lock);
+    RF_TRY(rf_prefetch_start(l->prefetch, n_items, n_groups));
+fail:
+    rf_free(n_items);
+    return status;
 }
 
 rf_status rf_image_loader_start(rf_image_loader *l, const int64_t *pictures, const int64_t *first,
@@ -303,19 +251,7 @@ rf_status rf_image_loader_start(rf_image_loader *l, const int64_t *pictures, con
     if (n_groups > 0) {
         memcpy(new_first, first, (size_t)(n_groups + 1) * sizeof *first);
     }
-    halt(l);
-    forget_reasons(l);
-    rf_free(l->pictures);
-    rf_free(l->first);
-    l->n_delivered = 0;
-    pthread_mutex_lock(&l->lock);
-    l->pictures = new_pictures;
-    l->first = new_first;
-    l->next_group = l->next_image = l->n_released = 0;
-    l->n_groups = n_groups;
-    pthread_cond_broadcast(&l->work);
-    pthread_mutex_unlock(&l->lock);
-    return RF_OK;
+    return restart(l, new_pictures, new_first, n_groups);
 fail:
     rf_free(new_first);
     rf_free(new_pictures);
@@ -345,13 +281,10 @@ static rf_status remember_bad(rf_image_loader *l, int64_t picture, char *reason)
     return status;
 }
 
-/* Count a ready slot's pictures, and take over the reasons of the bad ones. */
+/* Count a group's pictures, and take over the reasons of the bad ones. */
 static rf_status deliver(rf_image_loader *l, slot *s)
 {
     rf_status status = RF_OK;
-    if (s->status != RF_OK) {
-        return rf_error_restore(s->status, s->text);
-    }
     for (int64_t i = 0; i < s->batch.n_images; i++) {
         int64_t picture = s->batch.pictures[i];
         char *reason = s->reasons[i];
@@ -373,18 +306,14 @@ fail:
 rf_status rf_image_loader_next(rf_image_loader *l, const rf_image_batch **out)
 {
     rf_status status = RF_OK;
-    slot *s = &l->slots[l->n_delivered % l->n_slots];
+    int64_t at = -1;
     *out = NULL;
-    pthread_mutex_lock(&l->lock);
-    bool is_last = l->n_delivered == l->n_groups;
-    l->n_released = l->n_delivered; /* the batch that was borrowed until now */
-    pthread_cond_broadcast(&l->work);
-    while (!is_last && !(s->group == l->n_delivered && s->n_left == 0)) {
-        pthread_cond_wait(&l->done, &l->lock);
-    }
-    pthread_mutex_unlock(&l->lock);
-    if (!is_last) {
-        l->n_delivered++;
+    RF_TRY(rf_prefetch_next(l->prefetch, &at));
+    if (at >= 0) {
+        slot *s = &l->slots[at];
+        const int64_t group = l->n_delivered++;
+        s->batch.n_images = l->first[group + 1] - l->first[group];
+        s->batch.pictures = l->pictures + l->first[group];
         RF_TRY(deliver(l, s));
         *out = &s->batch;
     }

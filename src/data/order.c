@@ -1,6 +1,9 @@
 /* The order of everything that a stream delivers, as pure functions of the settings. */
 #include "data_impl.h"
 
+#include <math.h>
+#include <stdlib.h>
+
 rf_status rf_order_init(rf_order *order, uint64_t seed, int64_t n_pictures, int64_t group_pictures,
                         int64_t pool_groups)
 {
@@ -15,10 +18,52 @@ rf_status rf_order_init(rf_order *order, uint64_t seed, int64_t n_pictures, int6
         .group_pictures = group_pictures,
         .pool_groups = pool_groups,
         .n_groups = rf_ceil_div(n_pictures, group_pictures),
+        .n_listed = n_pictures,
     };
     order->n_pools = rf_ceil_div(order->n_groups, pool_groups);
 fail:
     return status;
+}
+
+static int compare_i64(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+rf_status rf_order_use_share(rf_order *order, double share)
+{
+    rf_status status = RF_OK;
+    const int64_t n = rf_min_i64(order->n_groups, (int64_t)ceil(share * (double)order->n_groups));
+
+    RF_REQUIRE(share > 0 && share <= 1 && order->kept == NULL, "share=%g, expected above 0 to 1",
+               share);
+    if (n == order->n_groups) {
+        return RF_OK;
+    }
+    RF_ALLOC(order->kept, n);
+    for (int64_t i = 0; i < n; i++) {
+        order->kept[i] = rf_permute(order->seed, RF_RANDOM_SHARE, 0, 0, order->n_groups, i);
+    }
+    qsort(order->kept, (size_t)n, sizeof *order->kept, compare_i64);
+    /* Rising, so that the one group that may be short stays the last, if it is among them. */
+    const int64_t last = order->n_listed - order->kept[n - 1] * order->group_pictures;
+    order->n_groups = n;
+    order->n_pictures = (n - 1) * order->group_pictures + rf_min_i64(order->group_pictures, last);
+    order->n_pools = rf_ceil_div(n, order->pool_groups);
+fail:
+    return status;
+}
+
+void rf_order_fini(rf_order *order)
+{
+    rf_free(order->kept);
+    order->kept = NULL;
+}
+
+int64_t rf_order_first_picture(const rf_order *order, int64_t group)
+{
+    return (order->kept != NULL ? order->kept[group] : group) * order->group_pictures;
 }
 
 int64_t rf_order_group(const rf_order *order, int64_t epoch, int64_t slot)

@@ -48,11 +48,12 @@ void rf_pool_fini(rf_activation_stream *st)
     *pool = (rf_pool){.ordinal = -1};
 }
 
-/* Groups are dealt by their place in the epoch's order; with memory for later epochs, by that in
- * epoch 0's, so that a group comes back to the rank that keeps it. */
+/* Groups are dealt by their place in the epoch's order; where later epochs have them from memory or
+ * from a store that is written, by that in epoch 0's: a group comes back to the rank that has it.
+ */
 static int64_t owner_of(const rf_activation_stream *st, int64_t slot, int64_t group)
 {
-    return (st->keep.is_on ? st->keep.first_slot[group] : slot) % st->size;
+    return (st->keep.first_slot != NULL ? st->keep.first_slot[group] : slot) % st->size;
 }
 
 static void place_groups(rf_activation_stream *st, int64_t ordinal)
@@ -117,7 +118,7 @@ static rf_status queue_groups(rf_activation_stream *st)
     if (pool->queued_slot == pool->first_slot && pool->queued_epoch == epoch) {
         return RF_OK;
     }
-    int64_t n_most = st->keep.is_on ? n_slots : rf_ceil_div(n_slots, st->size);
+    int64_t n_most = st->keep.first_slot != NULL ? n_slots : rf_ceil_div(n_slots, st->size);
     RF_ALLOC(first, n_most + 1);
     RF_ALLOC(pictures, n_most * order->group_pictures);
     for (int64_t slot = pool->first_slot; slot < order->n_groups; slot++) {
@@ -127,7 +128,7 @@ static rf_status queue_groups(rf_activation_stream *st)
         }
         int64_t n_pictures = rf_order_group_size(order, group);
         for (int64_t i = 0; i < n_pictures; i++) {
-            pictures[first[n] + i] = group * order->group_pictures + i;
+            pictures[first[n] + i] = rf_order_first_picture(order, group) + i;
         }
         first[n + 1] = first[n] + n_pictures;
         n++;
@@ -139,16 +140,15 @@ fail:
     return status;
 }
 
-/* Rows of pictures that could not be read become zero, whatever the model makes of a blank one. */
-static rf_status clear_bad_rows(rf_activation_stream *st, int64_t n_pictures, const uint8_t *valid)
+rf_status rf_pool_clear_bad_rows(rf_stream *s, const rf_site *sites, int64_t n_sites,
+                                 int64_t n_pictures, void *const *rows, const uint8_t *valid)
 {
     rf_status status = RF_OK;
 
     for (int64_t i = 0; i < n_pictures; i++) {
-        for (int64_t s = 0; !valid[i] && s < st->n_sites; s++) {
-            size_t n_bytes = (size_t)(st->sites[s].n_rows * site_row_bytes(&st->sites[s]));
-            RF_TRY(rf_fill_bytes(st->stream, (char *)st->pool.group_rows[s] + (size_t)i * n_bytes,
-                                 0, n_bytes));
+        for (int64_t site = 0; !valid[i] && site < n_sites; site++) {
+            size_t n_bytes = (size_t)(sites[site].n_rows * site_row_bytes(&sites[site]));
+            RF_TRY(rf_fill_bytes(s, (char *)rows[site] + (size_t)i * n_bytes, 0, n_bytes));
         }
     }
 fail:
@@ -173,7 +173,8 @@ static rf_status make_group(rf_activation_stream *st, const rf_pool_slot *slot)
     memset(valid, 0, (size_t)st->order.group_pictures);
     RF_TRY(st->source.next(st->source.self, st->sites, st->n_sites, n_pictures, pool->group_rows,
                            valid));
-    RF_TRY(clear_bad_rows(st, n_pictures, valid));
+    RF_TRY(rf_pool_clear_bad_rows(st->stream, st->sites, st->n_sites, n_pictures, pool->group_rows,
+                                  valid));
     RF_TRY(rf_keep_store(st, slot->group, pool->group_rows, valid));
 fail:
     return status;
@@ -272,7 +273,7 @@ rf_token_source rf_pool_find(const rf_activation_stream *st, const rf_reader *rd
         .owner = slot->owner,
         .local_picture = slot->local * st->order.group_pictures + t.picture,
         .row = t.row,
-        .picture = slot->group * st->order.group_pictures + t.picture,
+        .picture = rf_order_first_picture(&st->order, slot->group) + t.picture,
         .is_valid = pool->valid[slot_idx * st->order.group_pictures + t.picture] != 0,
     };
 }

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static rf_status reader_check(const rf_reader_opts *opts)
+static rf_status reader_check(const rf_reader_opts *opts, int64_t n_ranks)
 {
     rf_status status = RF_OK;
 
@@ -15,6 +15,10 @@ static rf_status reader_check(const rf_reader_opts *opts)
                opts->total_tokens);
     RF_REQUIRE(opts->total_tokens > 0 || opts->epochs >= 1,
                "epochs=%" PRId64 ", expected >= 1 where total_tokens is 0", opts->epochs);
+    RF_REQUIRE(opts->first_rank >= 0 && opts->n_ranks >= 0 && opts->n_ranks <= n_ranks &&
+                   opts->first_rank <= n_ranks - rf_max_i64(1, opts->n_ranks),
+               "batches shared by %d ranks from rank %d on, there are %" PRId64, opts->n_ranks,
+               opts->first_rank, n_ranks);
     for (int i = 0; i < opts->n_sites; i++) {
         const rf_hook_point *point = &opts->sites[i].point;
         RF_REQUIRE(point->width >= 1, "hook point '%s' has width %" PRId64, point->name,
@@ -24,10 +28,19 @@ fail:
     return status;
 }
 
-static void find_share(const rf_activation_stream *st, int64_t n_tokens, int64_t *first,
+/* Rank `rank`'s rows of a batch of `n_tokens`; none, at 0 or the end, where it is not one of the
+ * reader's ranks. */
+static void find_share(const rf_reader *rd, int64_t rank, int64_t n_tokens, int64_t *first,
                        int64_t *count)
 {
-    rf_comm_share(n_tokens, RF_TOKEN_TILE, (int)st->rank, (int)st->size, first, count);
+    const int64_t place = rank - rd->first_rank;
+
+    if (place >= 0 && place < rd->n_ranks) {
+        rf_comm_share(n_tokens, RF_TOKEN_TILE, (int)place, rd->n_ranks, first, count);
+    } else {
+        *first = place < 0 ? 0 : n_tokens;
+        *count = 0;
+    }
 }
 
 /* The buffers of one batch. */
@@ -39,8 +52,9 @@ static rf_status reserve_batch(rf_activation_stream *st, rf_reader *rd)
 
     /* A short last batch may give this rank more rows than a whole one: its tiles are shared out
      * anew, and it is not this rank that has the short one. */
-    find_share(st, rf_min_i64(rd->opts.batch_tokens, rd->total), &first, &whole);
-    find_share(st, rd->total - (rd->n_batches - 1) * rd->opts.batch_tokens, &first, &last);
+    find_share(rd, st->rank, rf_min_i64(rd->opts.batch_tokens, rd->total), &first, &whole);
+    find_share(rd, st->rank, rd->total - (rd->n_batches - 1) * rd->opts.batch_tokens, &first,
+               &last);
     int64_t n_rows = rf_max_i64(1, rf_max_i64(whole, last));
     RF_TRY(rf_mul_i64(n_rows, rd->width * (int64_t)sizeof(float), "bytes of a batch", &n_bytes));
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)n_bytes, &rd->x));
@@ -48,6 +62,11 @@ static rf_status reserve_batch(rf_activation_stream *st, rf_reader *rd)
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)n_rows, &valid));
     rd->device_valid = valid;
     RF_ALLOC(rd->valid, n_rows);
+    if (rd->opts.max_norm > 0) {
+        RF_ALLOC(rd->norm, n_rows);
+        RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, sizeof(float) * (size_t)n_rows,
+                               &rd->device_norm));
+    }
     RF_ALLOC(rd->pictures, n_rows);
     RF_ALLOC(rd->tokens, n_rows);
     RF_ALLOC(rd->classes, n_rows);
@@ -61,27 +80,26 @@ static rf_status check_rows_agree(const rf_stream_frame *frame, const rf_reader_
                                   const rf_reader_site *b, const int64_t rows[2], int64_t n_rows)
 {
     rf_status status = RF_OK;
-    const rf_vit_config *ca = frame->configs[a->model], *cb = frame->configs[b->model];
-    bool has_patches = false;
+    const char *name_a = rf_site_model_name(frame, a), *name_b = rf_site_model_name(frame, b);
 
     for (int64_t t = 0; t < n_rows; t++) {
-        rf_token_class of_a = rf_token_class_of_row(ca, &a->point, rows[0] + t);
-        rf_token_class of_b = rf_token_class_of_row(cb, &b->point, rows[1] + t);
+        int32_t at_a[3], at_b[3];
+        rf_token_class of_a = rf_site_class_of_row(frame, a, rows[0] + t, at_a);
+        rf_token_class of_b = rf_site_class_of_row(frame, b, rows[1] + t, at_b);
         if (of_a != of_b) {
             RF_FAIL(RF_ERR_SETTING,
                     "sites of one coder need rows that belong together: row %" PRId64
                     " is a %s at '%s' of %s and a %s at '%s' of %s; use tokens patch or cls",
-                    t, rf_token_class_names[of_a], a->point.name, ca->name,
-                    rf_token_class_names[of_b], b->point.name, cb->name);
+                    t, rf_token_class_names[of_a], a->point.name, name_a,
+                    rf_token_class_names[of_b], b->point.name, name_b);
         }
-        has_patches = has_patches || of_a == RF_TOKENS_PATCH;
-    }
-    if (has_patches && memcmp(ca->grid, cb->grid, sizeof ca->grid) != 0) {
-        RF_FAIL(RF_ERR_SETTING,
-                "sites of one coder need patches in the same places: '%s' of %s has %" PRId64
-                " x %" PRId64 " of them and '%s' of %s has %" PRId64 " x %" PRId64,
-                a->point.name, ca->name, ca->grid[1], ca->grid[2], b->point.name, cb->name,
-                cb->grid[1], cb->grid[2]);
+        if (memcmp(at_a, at_b, sizeof at_a) != 0) {
+            RF_FAIL(RF_ERR_SETTING,
+                    "sites of one coder need patches in the same places: row %" PRId64
+                    " is at (%d, %d) of the grid at '%s' of %s and at (%d, %d) at '%s' of %s",
+                    t, (int)at_a[1], (int)at_a[2], a->point.name, name_a, (int)at_b[1],
+                    (int)at_b[2], b->point.name, name_b);
+        }
     }
 fail:
     return status;
@@ -100,15 +118,14 @@ static rf_status find_parts(rf_activation_stream *st, const rf_stream_frame *fra
         const rf_reader_site *site = &opts->sites[i];
         rf_reader_part *part = &rd->parts[i];
         int64_t n_rows = 0;
-        RF_TRY(rf_token_class_rows(frame->configs[site->model], &site->point, opts->tokens,
-                                   &part->first_row, &n_rows));
+        RF_TRY(rf_site_class_rows(frame, site, opts->tokens, &part->first_row, &n_rows));
         if (i > 0 && n_rows != rd->n_rows) {
             RF_FAIL(RF_ERR_SETTING,
                     "sites of one coder need equally many rows a picture: '%s' of %s has %" PRId64
                     " (tokens %s) and '%s' of %s has %" PRId64,
-                    first->point.name, frame->configs[first->model]->name, rd->n_rows,
+                    first->point.name, rf_site_model_name(frame, first), rd->n_rows,
                     rf_token_class_names[opts->tokens], site->point.name,
-                    frame->configs[site->model]->name, n_rows);
+                    rf_site_model_name(frame, site), n_rows);
         }
         rd->n_rows = n_rows;
         const int64_t rows[2] = {rd->parts[0].first_row, part->first_row};
@@ -120,8 +137,9 @@ static rf_status find_parts(rf_activation_stream *st, const rf_stream_frame *fra
     }
     RF_ALLOC(rd->row_classes, rd->n_rows);
     for (int64_t t = 0; t < rd->n_rows; t++) {
-        rd->row_classes[t] = (uint8_t)rf_token_class_of_row(
-            frame->configs[first->model], &first->point, rd->parts[0].first_row + t);
+        int32_t position[3];
+        rd->row_classes[t] =
+            (uint8_t)rf_site_class_of_row(frame, first, rd->parts[0].first_row + t, position);
     }
 fail:
     return status;
@@ -132,7 +150,9 @@ rf_status rf_reader_init(rf_activation_stream *st, const rf_stream_frame *frame,
 {
     rf_status status = RF_OK;
 
-    RF_TRY(reader_check(opts));
+    RF_TRY(reader_check(opts, st->size));
+    rd->first_rank = opts->n_ranks > 0 ? opts->first_rank : 0;
+    rd->n_ranks = opts->n_ranks > 0 ? opts->n_ranks : (int)st->size;
     rd->opts = *opts;
     rd->opts.sites = NULL;
     RF_TRY(find_parts(st, frame, opts, rd));
@@ -157,6 +177,8 @@ void rf_reader_fini(rf_activation_stream *st, rf_reader *rd)
     rf_free(rd->tokens);
     rf_free(rd->pictures);
     rf_free(rd->valid);
+    rf_memory_free(be, RF_MEMORY_DEVICE, rd->device_norm);
+    rf_free(rd->norm);
     rf_memory_free(be, RF_MEMORY_DEVICE, rd->device_valid);
     rf_memory_free(be, RF_MEMORY_DEVICE, rd->x);
     rf_free(rd->row_classes);
@@ -171,7 +193,7 @@ void rf_reader_begin_batch(const rf_activation_stream *st, rf_reader *rd, int64_
     rd->end = rf_min_i64(rd->begin + rd->opts.batch_tokens, rd->total);
     rd->filled = rd->begin;
     rd->n_valid = 0;
-    find_share(st, rd->end - rd->begin, &rd->first, &rd->count);
+    find_share(rd, st->rank, rd->end - rd->begin, &rd->first, &rd->count);
 }
 
 rf_status rf_exchange_scratch_init(rf_activation_stream *st)
@@ -247,7 +269,7 @@ static void plan_send(rf_activation_stream *st, const rf_reader *rd, span *sp)
     }
     for (int64_t r = 0; r < st->size; r++) {
         int64_t first = 0, count = 0;
-        rf_comm_share(rd->end - rd->begin, RF_TOKEN_TILE, (int)r, (int)st->size, &first, &count);
+        find_share(rd, r, rd->end - rd->begin, &first, &count);
         x->share_end[r] = first + count;
         x->send_bytes[r] = 0;
         x->recv_bytes[r] = 0;

@@ -1,319 +1,164 @@
-/* Pillow's two-pass resize of 8-bit pictures, with its fixed-point arithmetic: weights are computed
- * in double and rounded to 22 bits behind the point, each pass rounds to 8 bits. Sums are integers,
- * so that their order is free and the two passes are laid out for vectors: the horizontal one works
- * on eight rows at a time (a vector lane is a row), the vertical one along a row. */
-#include "refract/data.h"
+/* Pillow's two-pass resize of 8-bit pictures, with its fixed-point arithmetic: each pass rounds to
+ * 8 bits. */
+#include "image_impl.h"
 
-#include <math.h>
 #include <string.h>
 
-enum { PRECISION_BITS = 22, LANES = 8 };
+enum { KEPT_BYTES = 1 << 25 }; /* more than this is given back after a picture */
 
-typedef int32_t lanes32 __attribute__((vector_size(32), may_alias)); /* lies over int32_t[8] */
-
-/* For each result: the first input and the number of inputs it is made of, and their weights. */
-typedef struct weights {
-    int64_t n, max_taps;
-    int64_t *first, *n_taps; /* [n] */
-    int32_t *taps;           /* [n, max_taps] */
-} weights;
-
-static double value_bilinear(double x)
+static bool is_key_equal(const rf_resize_key *a, const rf_resize_key *b)
 {
-    x = fabs(x);
-    return x < 1.0 ? 1.0 - x : 0.0;
+    return a->n_in == b->n_in && a->cover == b->cover && a->n_out == b->n_out &&
+           a->begin == b->begin && a->n == b->n && a->filter == b->filter &&
+           a->is_even == b->is_even && a->is_rough == b->is_rough;
 }
 
-static double value_bicubic(double x)
-{
-    const double a = -0.5; /* Keys 1981 */
-    x = fabs(x);
-    if (x < 1.0) {
-        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
-    }
-    return x < 2.0 ? (((x - 5) * x + 8) * x - 4) * a : 0.0;
-}
-
-static double sinc(double x)
-{
-    const double pi = 3.14159265358979323846;
-    return x == 0.0 ? 1.0 : sin(x * pi) / (x * pi);
-}
-
-static double value_lanczos(double x)
-{
-    return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3) : 0.0;
-}
-
-typedef struct filter_row {
-    double (*value)(double x);
-    double support; /* zero beyond */
-} filter_row;
-
-static filter_row filter_of(rf_resize_filter filter)
-{
-    switch (filter) {
-    case RF_RESIZE_LANCZOS:
-        return (filter_row){value_lanczos, 3.0};
-    case RF_RESIZE_BILINEAR:
-        return (filter_row){value_bilinear, 1.0};
-    case RF_RESIZE_BICUBIC:
-        return (filter_row){value_bicubic, 2.0};
-    }
-    return (filter_row){NULL, 0.0};
-}
-
-static void weights_fini(weights *w)
-{
-    rf_free(w->first);
-    rf_free(w->n_taps);
-    rf_free(w->taps);
-}
-
-/* Inputs from the first to the last that is used. */
-static int64_t weights_span(const weights *w)
-{
-    return w->first[w->n - 1] + w->n_taps[w->n - 1] - w->first[0];
-}
-
-/* The weights of result `idx` of an axis; `real` [max_taps] is scratch. */
-static void fill_taps(weights *w, int64_t idx, double center, double scale, double support,
-                      filter_row filter, int64_t n_in, double *real)
-{
-    int64_t first = rf_max_i64((int64_t)(center - support + 0.5), 0);
-    int64_t last = rf_min_i64((int64_t)(center + support + 0.5), n_in);
-    double sum = 0.0;
-    for (int64_t t = 0; t < last - first; t++) {
-        real[t] = filter.value(((double)(t + first) - center + 0.5) * (1.0 / scale));
-        sum += real[t];
-    }
-    for (int64_t t = 0; t < last - first; t++) {
-        double v = (sum != 0.0 ? real[t] / sum : real[t]) * (1 << PRECISION_BITS);
-        w->taps[idx * w->max_taps + t] = (int32_t)(v < 0 ? v - 0.5 : v + 0.5);
-    }
-    w->first[idx] = first;
-    w->n_taps[idx] = last - first;
-}
-
-/* For results [begin, begin + n) of an axis that goes from n_in to n_out. */
-static rf_status weights_init(weights *w, int64_t n_in, int64_t n_out, int64_t begin, int64_t n,
-                              filter_row filter)
+/* The axis of `key`, made where it is not there; valid until the next call. */
+static rf_status get_axis(rf_resize_axes *axes, const rf_resize_key *key,
+                          const rf_resize_axis **out)
 {
     rf_status status = RF_OK;
-    double *real = NULL;
-    int64_t n_all = 0;
-    double ratio = (double)n_in / (double)n_out;
-    double scale = ratio < 1.0 ? 1.0 : ratio; /* wider when it shrinks: antialias */
-    double support = filter.support * scale;
-    *w = (weights){.n = n, .max_taps = 2 * (int64_t)ceil(support) + 1};
-    RF_TRY(rf_mul_i64(n, w->max_taps, "resize weights", &n_all));
-    RF_ALLOC(w->first, n);
-    RF_ALLOC(w->n_taps, n);
-    RF_ALLOC(w->taps, n_all);
-    RF_ALLOC(real, w->max_taps);
-    for (int64_t i = 0; i < n; i++) {
-        double center = ((double)(begin + i) + 0.5) * ratio;
-        fill_taps(w, i, center, scale, support, filter, n_in, real);
+    for (int i = 0; i < RF_RESIZE_AXES; i++) {
+        if (axes->kept[i].first != NULL && is_key_equal(&axes->kept[i].key, key)) {
+            *out = &axes->kept[i];
+            return RF_OK;
+        }
     }
+    rf_resize_axis *axis = &axes->kept[axes->next];
+    axes->next = (axes->next + 1) % RF_RESIZE_AXES;
+    rf_resize_axis_fini(axis);
+    RF_TRY(rf_resize_axis_init(axis, key));
+    *out = axis;
 fail:
-    rf_free(real);
     return status;
 }
 
-static uint8_t clip(int32_t v)
-{
-    v >>= PRECISION_BITS;
-    return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
-}
-
-/* dst[j] byte i = src[i] byte j: three rounds of swapping ever smaller blocks. */
-static void transpose8(const uint64_t src[8], uint64_t dst[8])
-{
-    static const uint64_t masks[3] = {UINT64_C(0x00000000ffffffff), UINT64_C(0x0000ffff0000ffff),
-                                      UINT64_C(0x00ff00ff00ff00ff)};
-    memcpy(dst, src, 64);
-    for (int round = 0; round < 3; round++) {
-        int block = 4 >> round, shift = 32 >> round;
-        for (int i = 0; i < 8; i++) {
-            if ((i & block) == 0) {
-                uint64_t swap = (dst[i] >> shift ^ dst[i + block]) & masks[round];
-                dst[i + block] ^= swap;
-                dst[i] ^= swap << shift;
-            }
-        }
-    }
-}
-
-/* dst [n_bytes, LANES] from `n_rows` rows of `n_bytes`; lanes without a row are copies of the last.
- * Widened here once, and not at each of the several taps that a byte takes part in. */
-static void rows_to_lanes(const uint8_t *src, int64_t stride, int64_t n_rows, int64_t n_bytes,
-                          int32_t *dst)
-{
-    uint64_t in[8], out[8];
-    uint8_t bytes[64];
-    int64_t i = 0;
-    for (; i + 8 <= n_bytes; i += 8) {
-        for (int64_t r = 0; r < LANES; r++) {
-            memcpy(&in[r], src + rf_min_i64(r, n_rows - 1) * stride + i, 8);
-        }
-        transpose8(in, out);
-        memcpy(bytes, out, 64);
-        for (int64_t k = 0; k < 64; k++) {
-            dst[i * LANES + k] = bytes[k];
-        }
-    }
-    for (; i < n_bytes; i++) {
-        for (int64_t r = 0; r < LANES; r++) {
-            dst[i * LANES + r] = src[rf_min_i64(r, n_rows - 1) * stride + i];
-        }
-    }
-}
-
-/* From sums [n_bytes, LANES] to `n_rows` rows of `n_bytes`. */
-static void lanes_to_rows(const int32_t *src, int64_t n_bytes, uint8_t *dst, int64_t stride,
-                          int64_t n_rows)
-{
-    uint64_t in[8], out[8];
-    uint8_t bytes[64];
-    int64_t i = 0;
-    for (; i + 8 <= n_bytes; i += 8) {
-        for (int64_t k = 0; k < 64; k++) {
-            bytes[k] = clip(src[i * LANES + k]);
-        }
-        memcpy(in, bytes, 64);
-        transpose8(in, out);
-        for (int64_t r = 0; r < n_rows; r++) {
-            memcpy(dst + r * stride + i, &out[r], 8);
-        }
-    }
-    for (; i < n_bytes; i++) {
-        for (int64_t r = 0; r < n_rows; r++) {
-            dst[r * stride + i] = clip(src[i * LANES + r]);
-        }
-    }
-}
-
-/* src [x, 3, LANES], from the first input that `w` uses on, to sums [w->n, 3, LANES]. */
-static void sum_lanes(const weights *w, const int32_t *src, int32_t *sums)
-{
-    for (int64_t x = 0; x < w->n; x++) {
-        const int32_t *taps = w->taps + x * w->max_taps;
-        const lanes32 *p = (const lanes32 *)(src + 3 * LANES * (w->first[x] - w->first[0]));
-        lanes32 *sum = (lanes32 *)(sums + 3 * LANES * x);
-        lanes32 r = {0}, g = {0}, b = {0};
-        for (int64_t t = 0; t < w->n_taps[x]; t++) {
-            r += taps[t] * p[3 * t];
-            g += taps[t] * p[3 * t + 1];
-            b += taps[t] * p[3 * t + 2];
-        }
-        sum[0] = r + (1 << (PRECISION_BITS - 1));
-        sum[1] = g + (1 << (PRECISION_BITS - 1));
-        sum[2] = b + (1 << (PRECISION_BITS - 1));
-    }
-}
-
-/* `n_rows` rows of `stride` bytes, from the first column that `w` uses on, to dst [n_rows, w->n,
- * 3]. */
-static rf_status pass_across(const weights *w, const uint8_t *src, int64_t stride, int64_t n_rows,
-                             uint8_t *dst)
+rf_status rf_resize_reserve(uint8_t **memory, int64_t *capacity, int64_t n_bytes)
 {
     rf_status status = RF_OK;
-    int32_t *wide = NULL, *sums = NULL;
-    int64_t in_bytes = 3 * weights_span(w), out_bytes = 3 * w->n;
-    RF_ALLOC(wide, in_bytes * LANES);
-    RF_ALLOC(sums, out_bytes * LANES);
-    for (int64_t y = 0; y < n_rows; y += LANES) {
-        int64_t n = rf_min_i64(LANES, n_rows - y);
-        rows_to_lanes(src + y * stride, stride, n, in_bytes, wide);
-        sum_lanes(w, wide, sums);
-        lanes_to_rows(sums, out_bytes, dst + y * out_bytes, out_bytes, n);
+    if (*capacity < n_bytes) {
+        rf_free(*memory);
+        *capacity = 0;
+        RF_ALLOC(*memory, n_bytes);
+        *capacity = n_bytes;
     }
 fail:
-    rf_free(sums);
-    rf_free(wide);
     return status;
 }
 
-/* Rows of `stride` bytes, from the first row that `w` uses on, of which `n` bytes are taken, to
- * dst [w->n, n]. */
-static rf_status pass_down(const weights *w, const uint8_t *src, int64_t stride, int64_t n,
-                           uint8_t *dst)
+void rf_resize_trim(uint8_t **memory, int64_t *capacity)
+{
+    if (*capacity > KEPT_BYTES) {
+        rf_free(*memory);
+        *memory = NULL;
+        *capacity = 0;
+    }
+}
+
+void rf_resize_scratch_fini(rf_resize_scratch *s)
+{
+    for (int i = 0; i < RF_RESIZE_AXES; i++) {
+        rf_resize_axis_fini(&s->across.kept[i]);
+        rf_resize_axis_fini(&s->down.kept[i]);
+    }
+    rf_free(s->lanes);
+    rf_free(s->between);
+    rf_free(s->resized);
+    *s = (rf_resize_scratch){0};
+}
+
+/* What is resized: samples of `n_channels`, side by side. */
+typedef struct source {
+    const uint8_t *bytes;
+    int64_t stride;
+    int n_channels;
+} source;
+
+static rf_status go_across(rf_resize_scratch *s, const rf_resize_axis *axis, const source *in,
+                           int64_t n_rows, uint8_t *out)
 {
     rf_status status = RF_OK;
-    int32_t *sum = NULL;
-    RF_ALLOC(sum, n);
-    for (int64_t y = 0; y < w->n; y++) {
-        for (int64_t i = 0; i < n; i++) {
-            sum[i] = 1 << (PRECISION_BITS - 1);
-        }
-        for (int64_t t = 0; t < w->n_taps[y]; t++) {
-            const uint8_t *row = src + (w->first[y] - w->first[0] + t) * stride;
-            int32_t tap = w->taps[y * w->max_taps + t];
-            for (int64_t i = 0; i < n; i++) {
-                sum[i] += tap * row[i];
-            }
-        }
-        for (int64_t i = 0; i < n; i++) {
-            dst[y * n + i] = clip(sum[i]);
-        }
-    }
+    RF_TRY(
+        rf_resize_reserve(&s->lanes, &s->lanes_bytes, rf_resize_pass_bytes(axis, in->n_channels)));
+    rf_resize_pass_across(axis, in->n_channels, in->bytes, in->stride, n_rows, s->lanes, out);
 fail:
-    rf_free(sum);
     return status;
 }
 
-/* `src` is the first pixel that any pass uses. A side that keeps its length has no pass (weights
- * with n = 0), as in Pillow; so has the order of the passes its rule, which is of version 13:
- * earlier ones always go across first, and differ by a level here and there in tall pictures. */
-static rf_status resize_passes(const weights *across, const weights *down, bool is_down_first,
-                               const uint8_t *src, int64_t stride, rf_picture *out)
+/* `in` is the first sample that any pass uses. A side that keeps its length has no pass (NULL), as
+ * in Pillow; so has the order of the passes its rule, which is of version 13: earlier ones always
+ * go across first, and differ by a level here and there in tall pictures. */
+static rf_status go(rf_resize_scratch *s, const rf_resize_axis *across, const rf_resize_axis *down,
+                    bool is_down_first, const source *in, const rf_region *region, uint8_t *out)
 {
     rf_status status = RF_OK;
-    uint8_t *between = NULL;
-    if (across->n > 0 && down->n > 0 && is_down_first) {
-        int64_t n_bytes = 3 * weights_span(across);
-        RF_ALLOC(between, out->height * n_bytes);
-        RF_TRY(pass_down(down, src, stride, n_bytes, between));
-        RF_TRY(pass_across(across, between, n_bytes, out->height, out->rgb));
-    } else if (across->n > 0 && down->n > 0) {
-        int64_t n_bytes = 3 * out->width;
-        RF_ALLOC(between, weights_span(down) * n_bytes);
-        RF_TRY(pass_across(across, src, stride, weights_span(down), between));
-        RF_TRY(pass_down(down, between, n_bytes, n_bytes, out->rgb));
-    } else if (across->n > 0) {
-        RF_TRY(pass_across(across, src, stride, out->height, out->rgb));
-    } else if (down->n > 0) {
-        RF_TRY(pass_down(down, src, stride, 3 * out->width, out->rgb));
+    const int64_t row_bytes = in->n_channels * region->width;
+    if (across != NULL && down != NULL && is_down_first) {
+        const int64_t n_bytes = in->n_channels * across->span;
+        RF_TRY(rf_resize_reserve(&s->between, &s->between_bytes, region->height * n_bytes));
+        rf_resize_pass_down(down, in->bytes, in->stride, n_bytes, s->between);
+        const source narrowed = {s->between, n_bytes, in->n_channels};
+        RF_TRY(go_across(s, across, &narrowed, region->height, out));
+    } else if (across != NULL && down != NULL) {
+        RF_TRY(rf_resize_reserve(&s->between, &s->between_bytes, down->span * row_bytes));
+        RF_TRY(go_across(s, across, in, down->span, s->between));
+        rf_resize_pass_down(down, s->between, row_bytes, row_bytes, out);
+    } else if (across != NULL) {
+        RF_TRY(go_across(s, across, in, region->height, out));
+    } else if (down != NULL) {
+        rf_resize_pass_down(down, in->bytes, in->stride, row_bytes, out);
     } else {
-        for (int64_t y = 0; y < out->height; y++) {
-            memcpy(out->rgb + 3 * out->width * y, src + y * stride, (size_t)(3 * out->width));
+        for (int64_t y = 0; y < region->height; y++) {
+            memcpy(out + row_bytes * y, in->bytes + y * in->stride, (size_t)row_bytes);
         }
     }
 fail:
-    rf_free(between);
+    rf_resize_trim(&s->between, &s->between_bytes);
     return status;
 }
 
-static rf_status resize(const rf_picture *in, int64_t height, int64_t width, filter_row filter,
-                        const rf_region *region, rf_picture *out)
+rf_status rf_resize_pixels(rf_resize_scratch *scratch, const rf_picture *in, int64_t height,
+                           int64_t width, rf_resize_filter filter, const rf_region *region,
+                           uint8_t *out)
 {
     rf_status status = RF_OK;
-    weights across = {0}, down = {0};
+    const rf_resize_axis *across = NULL, *down = NULL;
     int64_t left = region->left, top = region->top;
     if (width != in->width) {
-        RF_TRY(weights_init(&across, in->width, width, region->left, region->width, filter));
-        left = across.first[0];
+        const rf_resize_key key = {
+            in->width, (double)in->width, width, region->left, region->width, filter, true, false};
+        RF_TRY(get_axis(&scratch->across, &key, &across));
+        left = across->origin;
     }
     if (height != in->height) {
-        RF_TRY(weights_init(&down, in->height, height, region->top, region->height, filter));
-        top = down.first[0];
+        const rf_resize_key key = {
+            in->height, (double)in->height, height, region->top, region->height, filter, false,
+            false};
+        RF_TRY(get_axis(&scratch->down, &key, &down));
+        top = down->origin;
     }
-    bool is_down_first = in->height > height && in->height - height > 2 * (in->width - width);
-    RF_TRY(resize_passes(&across, &down, is_down_first, in->rgb + 3 * (in->width * top + left),
-                         3 * in->width, out));
+    const bool is_down_first = in->height > height && in->height - height > 2 * (in->width - width);
+    const source src = {in->rgb + 3 * (in->width * top + left), 3 * in->width, 3};
+    RF_TRY(go(scratch, across, down, is_down_first, &src, region, out));
 fail:
-    weights_fini(&across);
-    weights_fini(&down);
+    return status;
+}
+
+rf_status rf_resize_plane(rf_resize_scratch *scratch, const rf_plane *in, int64_t height,
+                          int64_t width, rf_resize_filter filter, const rf_region *region,
+                          uint8_t *out)
+{
+    rf_status status = RF_OK;
+    const rf_resize_axis *across = NULL, *down = NULL;
+    const rf_resize_key key_across = {in->width,     in->cover_width, width, region->left,
+                                      region->width, filter,          true,  true};
+    const rf_resize_key key_down = {in->height,     in->cover_height, height, region->top,
+                                    region->height, filter,           false,  true};
+    RF_TRY(get_axis(&scratch->across, &key_across, &across));
+    RF_TRY(get_axis(&scratch->down, &key_down, &down));
+    const source src = {in->bytes + in->stride * down->origin + across->origin, in->stride, 1};
+    RF_TRY(go(scratch, across, down, false, &src, region, out));
+fail:
     return status;
 }
 
@@ -321,10 +166,8 @@ rf_status rf_resize_picture(const rf_picture *in, int64_t height, int64_t width,
                             rf_resize_filter filter, const rf_region *region, rf_picture *out)
 {
     rf_status status = RF_OK;
-    filter_row row = filter_of(filter);
+    rf_resize_scratch scratch = {0};
     *out = (rf_picture){0};
-    RF_REQUIRE(row.value != NULL, "resize filter %d, expected lanczos, bilinear or bicubic",
-               (int)filter);
     RF_REQUIRE(in->height >= 1 && in->width >= 1 && height >= 1 && width >= 1 &&
                    height <= INT32_MAX && width <= INT32_MAX,
                "resize of %" PRId64 " x %" PRId64 " to %" PRId64 " x %" PRId64, in->height,
@@ -337,8 +180,9 @@ rf_status rf_resize_picture(const rf_picture *in, int64_t height, int64_t width,
     RF_ALLOC(out->rgb, 3 * region->height * region->width);
     out->height = region->height;
     out->width = region->width;
-    RF_TRY(resize(in, height, width, row, region, out));
+    RF_TRY(rf_resize_pixels(&scratch, in, height, width, filter, region, out->rgb));
 fail:
+    rf_resize_scratch_fini(&scratch);
     if (status != RF_OK) {
         rf_picture_fini(out);
     }

@@ -44,8 +44,7 @@ static rf_status add_site(const rf_stream_frame *frame, const rf_reader_site *wa
     rf_status status = RF_OK;
     int64_t first = 0, count = 0, s = rf_site_find(sites, *n, wanted);
 
-    RF_TRY(
-        rf_token_class_rows(frame->configs[wanted->model], &wanted->point, tokens, &first, &count));
+    RF_TRY(rf_site_class_rows(frame, wanted, tokens, &first, &count));
     if (s == *n) {
         sites[(*n)++] = (rf_site){wanted->model, wanted->point, first, count};
         return RF_OK;
@@ -92,6 +91,9 @@ static rf_status init_parts(rf_activation_stream *st, const rf_stream_frame *fra
                "max_bad_share=%g, expected 0 to 1", frame->max_bad_share);
     RF_TRY(rf_order_init(&st->order, frame->seed, frame->n_pictures, frame->group_pictures,
                          frame->pool_groups));
+    if (frame->share > 0) {
+        RF_TRY(rf_order_use_share(&st->order, frame->share));
+    }
     RF_TRY(rf_site_list(frame, readers, n_readers, &st->sites, &st->n_sites));
     RF_ALLOC(st->readers, n_readers);
     st->n_readers = n_readers;
@@ -102,7 +104,7 @@ static rf_status init_parts(rf_activation_stream *st, const rf_stream_frame *fra
     }
     RF_TRY(rf_exchange_scratch_init(st));
     RF_TRY(rf_pool_init(st));
-    RF_TRY(rf_keep_init(st, frame->keep_bytes, n_epochs));
+    RF_TRY(rf_keep_init(st, frame->keep_bytes, n_epochs, frame->deals_as_first));
     RF_TRY(rf_bad_pictures_init(st));
 fail:
     return status;
@@ -124,6 +126,7 @@ static rf_status check_agreement(const rf_comm *comm, const rf_stream_frame *fra
     order = rf_hash(order, &frame->pictures_hash, sizeof frame->pictures_hash);
     settings = rf_hash(settings, &frame->seed, sizeof frame->seed);
     settings = rf_hash(settings, &frame->max_bad_share, sizeof frame->max_bad_share);
+    settings = rf_hash(settings, &frame->share, sizeof frame->share);
     settings = hash_i64(settings, frame->group_pictures);
     settings = hash_i64(settings, frame->pool_groups);
     settings = hash_i64(settings, frame->keep_bytes);
@@ -137,6 +140,9 @@ static rf_status check_agreement(const rf_comm *comm, const rf_stream_frame *fra
         settings = hash_i64(settings, readers[r].batch_tokens);
         settings = hash_i64(settings, readers[r].epochs);
         settings = hash_i64(settings, readers[r].total_tokens);
+        settings = rf_hash(settings, &readers[r].max_norm, sizeof readers[r].max_norm);
+        settings = hash_i64(settings, readers[r].first_rank);
+        settings = hash_i64(settings, readers[r].n_ranks);
     }
     /* Halved, so that the negative exists. */
     int64_t a = (int64_t)(order >> 1), b = (int64_t)(settings >> 1);
@@ -186,6 +192,7 @@ void rf_activation_stream_close(rf_activation_stream *st)
     if (st == NULL) {
         return;
     }
+    rf_order_fini(&st->order);
     rf_bad_pictures_fini(st);
     rf_keep_fini(st);
     rf_pool_fini(st);
@@ -306,6 +313,9 @@ rf_status rf_activation_stream_next(rf_activation_stream *st, int64_t reader, rf
     RF_TRY(rf_reader_fill(st, rd));
     if (rd->filled < rd->end) {
         return RF_OK;
+    }
+    if (rd->opts.max_norm > 0) {
+        RF_TRY(rf_reader_drop_outliers(st, rd));
     }
     RF_TRY(rf_copy_in(st->stream, rd->device_valid, rd->valid, (size_t)rd->count));
     *out = (rf_token_batch){

@@ -1,6 +1,7 @@
 /* The fixed sample of what a reader sees first, whole on every rank. */
 #include "data_impl.h"
 
+#include <math.h>
 #include <string.h>
 
 /* The first `n` valid tokens that pool 0 has for the reader; `out` [n]. Returns how many. */
@@ -77,6 +78,22 @@ fail:
     return status;
 }
 
+/* Rows above max_norm leave the sample; returns how many stay. */
+static int64_t drop_outliers(float *rows, int64_t n, int64_t width, double max_norm)
+{
+    int64_t n_out = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double square = 0;
+        for (int64_t j = 0; j < width; j++) {
+            square += (double)rows[i * width + j] * (double)rows[i * width + j];
+        }
+        if (!(sqrt(square) > max_norm)) {
+            memmove(rows + n_out++ * width, rows + i * width, (size_t)width * sizeof *rows);
+        }
+    }
+    return n_out;
+}
+
 rf_status rf_activation_stream_sample(rf_activation_stream *st, int64_t reader, int64_t n,
                                       float **rows, int64_t *n_out, int64_t *width)
 {
@@ -101,8 +118,9 @@ rf_status rf_activation_stream_sample(rf_activation_stream *st, int64_t reader, 
     RF_TRY(rf_comm_agree(st->comm, status));
     n_chosen = choose(st, rd, n, sources);
     RF_TRY(gather_sample(st, rd, sources, n_chosen, sample));
+    *n_out = rd->opts.max_norm > 0 ? drop_outliers(sample, n_chosen, *width, rd->opts.max_norm)
+                                   : n_chosen;
     *rows = sample;
-    *n_out = n_chosen;
     sample = NULL;
 fail:
     rf_free(sample);

@@ -112,3 +112,16 @@ rf_status rf_token_class_rows(const rf_vit_config *config, const rf_hook_point *
 fail:
     return status;
 }
+
+void rf_token_position_of_row(const rf_vit_config *config, const rf_hook_point *point, int64_t row,
+                              int32_t out[3])
+{
+    const int64_t *grid = config->grid;
+    const int64_t patch = point->shape == RF_HOOK_PATCHES ? row : row - config->n_prefix;
+    out[0] = out[1] = out[2] = -1;
+    if (rf_token_class_of_row(config, point, row) == RF_TOKENS_PATCH) {
+        out[0] = (int32_t)(patch / (grid[1] * grid[2]));
+        out[1] = (int32_t)(patch / grid[2] % grid[1]);
+        out[2] = (int32_t)(patch % grid[2]);
+    }
+}

@@ -1,5 +1,6 @@
 /* From a decoded picture to a model's input, as the model's files say. */
 #include "data_impl.h"
+#include "image_impl.h"
 
 #include <math.h>
 #include <string.h>
@@ -87,21 +88,28 @@ int64_t rf_transform_width(const rf_transform *t)
 }
 
 /* The size after the resize; the longer side is cut to a whole number, as transformers does. */
-static void resized_size(const rf_transform *t, const rf_picture *p, int64_t *height,
-                         int64_t *width)
+static void resized_size(const rf_transform *t, int64_t in_height, int64_t in_width,
+                         int64_t *height, int64_t *width)
 {
-    *height = t->resize_height > 0 ? t->resize_height : p->height;
-    *width = t->resize_width > 0 ? t->resize_width : p->width;
+    *height = t->resize_height > 0 ? t->resize_height : in_height;
+    *width = t->resize_width > 0 ? t->resize_width : in_width;
     if (t->shortest_edge > 0) {
         int64_t edge = t->shortest_edge;
-        if (p->width <= p->height) {
+        if (in_width <= in_height) {
             *width = edge;
-            *height = (int64_t)((double)(edge * p->height) / (double)p->width);
+            *height = (int64_t)((double)(edge * in_height) / (double)in_width);
         } else {
             *height = edge;
-            *width = (int64_t)((double)(edge * p->width) / (double)p->height);
+            *width = (int64_t)((double)(edge * in_width) / (double)in_height);
         }
     }
+}
+
+void rf_transform_least(const rf_transform *t, int64_t *height, int64_t *width)
+{
+    const bool is_resized = t->shortest_edge > 0 || t->resize_height > 0;
+    *height = t->shortest_edge > 0 ? t->shortest_edge : is_resized ? t->resize_height : INT64_MAX;
+    *width = t->shortest_edge > 0 ? t->shortest_edge : is_resized ? t->resize_width : INT64_MAX;
 }
 
 /* One side of a centre crop to n_out: what is taken of n_in, and the zeros before it where n_in is
@@ -117,54 +125,169 @@ static void centre(rf_crop_rule rule, int64_t n_in, int64_t n_out, int64_t *begi
     *n_before = (rule == RF_CROP_TORCHVISION ? n_zeros : n_zeros + 1) / 2;
 }
 
-/* A pixel value has 256 possible results in each channel. Double, then float, then the float
- * operations of transformers: the same bits. */
-static void fill_values(const rf_transform *t, int c, float values[256])
+/* What a picture of some size becomes: its whole resize, the part of it that is taken, and where
+ * that lies in what comes out. */
+typedef struct placement {
+    int64_t height, width;
+    rf_region region;
+    int64_t top, left;
+} placement;
+
+static placement place(const rf_transform *t, int64_t in_height, int64_t in_width)
 {
-    for (int v = 0; v < 256; v++) {
-        float scaled = (float)((double)v * t->scale);
-        values[v] = t->normalise ? (scaled - t->mean[c]) / t->std[c] : scaled;
+    placement p = {0};
+    resized_size(t, in_height, in_width, &p.height, &p.width);
+    centre(t->crop_rule, p.height, rf_transform_height(t), &p.region.top, &p.region.height, &p.top);
+    centre(t->crop_rule, p.width, rf_transform_width(t), &p.region.left, &p.region.width, &p.left);
+    return p;
+}
+
+/* Where channel `c` of the picture begins in what comes out; zero pixels are put around it. */
+static float *begin_plane(const rf_transform *t, const placement *p, int c, float *out)
+{
+    const int64_t height = rf_transform_height(t), width = rf_transform_width(t);
+    float *plane = out + c * height * width;
+    if (p->region.height < height || p->region.width < width) {
+        const float zero = t->normalise ? (0.0F - t->mean[c]) / t->std[c] : 0.0F;
+        for (int64_t i = 0; i < height * width; i++) {
+            plane[i] = zero;
+        }
+    }
+    return plane + p->top * width + p->left;
+}
+
+/* Double, then float, then the float operations of transformers: the same bits. A subtraction of 0
+ * and a division by 1 change none. */
+static inline __attribute__((always_inline)) void fill_row(const uint8_t *in, int64_t step,
+                                                           int64_t n, double scale, float mean,
+                                                           float std, float *out)
+{
+    for (int64_t x = 0; x < n; x++) {
+        out[x] = ((float)((double)in[step * x] * scale) - mean) / std;
     }
 }
 
-/* `p` at (top, left) of `plane` [height, width] of channel `c`; zero pixels around it. */
-static void fill_plane(const rf_picture *p, int c, const float values[256], int64_t top,
-                       int64_t left, int64_t height, int64_t width, float *plane)
+/* Channel `c`: `in` [region's height, width], `step` (1 or 3) bytes from one pixel to the next. */
+static void fill_plane(const rf_transform *t, const placement *p, int c, const uint8_t *in,
+                       int64_t step, float *out)
 {
-    if (p->height < height || p->width < width) {
-        for (int64_t i = 0; i < height * width; i++) {
-            plane[i] = values[0];
+    const float mean = t->normalise ? t->mean[c] : 0.0F, std = t->normalise ? t->std[c] : 1.0F;
+    float *plane = begin_plane(t, p, c, out);
+    for (int64_t y = 0; y < p->region.height; y++) {
+        const uint8_t *row = in + step * p->region.width * y;
+        float *to = plane + rf_transform_width(t) * y;
+        if (step == 3) {
+            fill_row(row, 3, p->region.width, t->scale, mean, std, to);
+        } else {
+            fill_row(row, 1, p->region.width, t->scale, mean, std, to);
         }
     }
-    for (int64_t y = 0; y < p->height; y++) {
-        const uint8_t *in = p->rgb + 3 * p->width * y + c;
-        float *out = plane + (top + y) * width + left;
-        for (int64_t x = 0; x < p->width; x++) {
-            out[x] = values[in[3 * x]];
-        }
+}
+
+rf_status rf_transform_apply_pixels(const rf_transform *t, rf_resize_scratch *scratch,
+                                    const rf_picture *picture, float *out)
+{
+    rf_status status = RF_OK;
+    RF_REQUIRE(picture->height >= 1 && picture->width >= 1, "an empty picture");
+    const placement p = place(t, picture->height, picture->width);
+    RF_REQUIRE(p.height <= INT32_MAX && p.width <= INT32_MAX,
+               "resize of %" PRId64 " x %" PRId64 " to %" PRId64 " x %" PRId64, picture->height,
+               picture->width, p.height, p.width);
+    RF_TRY(rf_resize_reserve(&scratch->resized, &scratch->resized_bytes,
+                             3 * p.region.height * p.region.width));
+    RF_TRY(rf_resize_pixels(scratch, picture, p.height, p.width, t->filter, &p.region,
+                            scratch->resized));
+    for (int c = 0; c < 3; c++) {
+        fill_plane(t, &p, c, scratch->resized + c, 3, out);
     }
+fail:
+    return status;
 }
 
 rf_status rf_transform_apply(const rf_transform *t, const rf_picture *picture, float *out)
 {
+    rf_resize_scratch scratch = {0};
+    const rf_status status = rf_transform_apply_pixels(t, &scratch, picture, out);
+    rf_resize_scratch_fini(&scratch);
+    return status;
+}
+
+/* factor * clipped value + offset: of a channel, the same as fill_row's to a rounding. */
+typedef struct line {
+    float factor, offset;
+} line;
+
+static line line_of(const rf_transform *t, int c)
+{
+    const float std = t->normalise ? t->std[c] : 1.0F, mean = t->normalise ? t->mean[c] : 0.0F;
+    return (line){(float)t->scale / std, -mean / std};
+}
+
+static inline float clip(float v)
+{
+    v = v < 0.0F ? 0.0F : v;
+    return v > 255.0F ? 255.0F : v;
+}
+
+/* A row of JFIF's colours. */
+static void fill_from_ycbcr(const uint8_t *restrict luma, const uint8_t *restrict blue,
+                            const uint8_t *restrict red, int64_t n, const line lines[3],
+                            float *restrict to_r, float *restrict to_g, float *restrict to_b)
+{
+    for (int64_t x = 0; x < n; x++) {
+        const float y = (float)luma[x], cb = (float)(blue[x] - 128), cr = (float)(red[x] - 128);
+        to_r[x] = clip(y + 1.402F * cr) * lines[0].factor + lines[0].offset;
+        to_g[x] = clip(y - 0.344136F * cb - 0.714136F * cr) * lines[1].factor + lines[1].offset;
+        to_b[x] = clip(y + 1.772F * cb) * lines[2].factor + lines[2].offset;
+    }
+}
+
+static void fill_planes_from_ycbcr(const rf_transform *t, const placement *p, const uint8_t *in,
+                                   float *out)
+{
+    const int64_t n = p->region.width, n_plane = n * p->region.height;
+    const int64_t width = rf_transform_width(t);
+    const line lines[3] = {line_of(t, 0), line_of(t, 1), line_of(t, 2)};
+    float *r = begin_plane(t, p, 0, out), *g = begin_plane(t, p, 1, out);
+    float *b = begin_plane(t, p, 2, out);
+    for (int64_t y = 0; y < p->region.height; y++) {
+        const uint8_t *row = in + y * n;
+        fill_from_ycbcr(row, row + n_plane, row + 2 * n_plane, n, lines, r + y * width,
+                        g + y * width, b + y * width);
+    }
+}
+
+/* Chroma of fewer samples than luma is resized as smoothly as libjpeg enlarges it in the exact way:
+ * half the difference of the model's filter, and fewer products. */
+static rf_resize_filter filter_of_plane(const rf_transform *t, const rf_picture_planes *planes,
+                                        int idx)
+{
+    const bool is_less = planes->planes[idx].cover_width < planes->planes[0].cover_width ||
+                         planes->planes[idx].cover_height < planes->planes[0].cover_height;
+    return is_less ? RF_RESIZE_BILINEAR : t->filter;
+}
+
+rf_status rf_transform_apply_planes(const rf_transform *t, rf_resize_scratch *scratch,
+                                    const rf_picture_planes *planes, float *out)
+{
     rf_status status = RF_OK;
-    rf_picture resized = {0};
-    rf_region region;
-    int64_t height = 0, width = 0, top = 0, left = 0;
-    int64_t out_height = rf_transform_height(t), out_width = rf_transform_width(t);
-    RF_REQUIRE(picture->height >= 1 && picture->width >= 1, "an empty picture");
-    resized_size(t, picture, &height, &width);
-    centre(t->crop_rule, height, out_height, &region.top, &region.height, &top);
-    centre(t->crop_rule, width, out_width, &region.left, &region.width, &left);
-    RF_TRY(rf_resize_picture(picture, height, width, t->filter, &region, &resized));
-    for (int c = 0; c < 3; c++) {
-        float values[256];
-        fill_values(t, c, values);
-        fill_plane(&resized, c, values, top, left, out_height, out_width,
-                   out + c * out_height * out_width);
+    const placement p = place(t, planes->height, planes->width);
+    const int64_t n = p.region.height * p.region.width;
+    RF_REQUIRE(planes->n_planes >= 1 && p.height <= INT32_MAX && p.width <= INT32_MAX,
+               "resize of %d planes of %" PRId64 " x %" PRId64 " to %" PRId64 " x %" PRId64,
+               planes->n_planes, planes->height, planes->width, p.height, p.width);
+    RF_TRY(rf_resize_reserve(&scratch->resized, &scratch->resized_bytes, 3 * n));
+    for (int i = 0; i < planes->n_planes; i++) {
+        RF_TRY(rf_resize_plane(scratch, &planes->planes[i], p.height, p.width,
+                               filter_of_plane(t, planes, i), &p.region, scratch->resized + i * n));
+    }
+    if (planes->colour == RF_PLANES_YCBCR) {
+        fill_planes_from_ycbcr(t, &p, scratch->resized, out);
+    }
+    for (int c = 0; planes->colour != RF_PLANES_YCBCR && c < 3; c++) {
+        fill_plane(t, &p, c, scratch->resized + (planes->n_planes == 3 ? c * n : 0), 1, out);
     }
 fail:
-    rf_picture_fini(&resized);
     return status;
 }
 

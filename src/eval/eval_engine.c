@@ -66,7 +66,8 @@ static rf_status open_feed(rf_eval_engine *e, const rf_eval_model *model, rf_eva
                                        .split = e->split,
                                        .transform = *t,
                                        .max_images = e->batch,
-                                       .n_threads = e->job->decode_threads};
+                                       .n_threads = e->job->decode_threads,
+                                       .fast_decode = e->job->fast_decode};
 
     feed->transform = t;
     RF_TRY(rf_memory_alloc(rf_stream_backend(e->job->stream), RF_MEMORY_DEVICE,
@@ -175,8 +176,7 @@ static rf_status init_device(rf_eval_engine *e)
     RF_TRY(device_floats(e, e->max_rows * e->max_in, &e->row_shift));
     RF_TRY(device_floats(e, e->max_rows * e->max_in, &e->row_scale));
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)e->max_rows, (void **)&e->row_valid));
-    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)e->max_rows * sizeof *e->row_k,
-                           (void **)&e->row_k));
+    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)e->max_rows, (void **)&e->row_class));
     RF_TRY(rf_codes_create(be, e->max_rows, codes_capacity(e), &e->codes));
 fail:
     return status;
@@ -202,7 +202,7 @@ static rf_status init_host(rf_eval_engine *e)
     RF_ALLOC(e->y, n_cells);
     RF_ALLOC(e->y_hat, n_cells);
     RF_ALLOC(e->row_valid_host, e->max_rows);
-    RF_ALLOC(e->row_k_host, e->max_rows);
+    RF_ALLOC(e->row_class_host, e->max_rows);
     RF_ALLOC(e->row_start, e->max_rows + 1);
     RF_ALLOC(e->latent, e->codes.capacity);
     RF_ALLOC(e->n_active, e->max_rows);
@@ -250,10 +250,10 @@ static void free_feeds(rf_eval_engine *e, rf_backend *be)
 void rf_eval_engine_fini(rf_eval_engine *e)
 {
     rf_backend *be = rf_stream_backend(e->job->stream);
-    void *device[] = {e->rows,      e->seen,      e->swap, e->row_shift,
-                      e->row_scale, e->row_valid, e->row_k};
+    void *device[] = {e->rows,      e->seen,      e->swap,     e->row_shift,
+                      e->row_scale, e->row_valid, e->row_class};
     void *host[] = {e->total,          e->group,       e->logits,    e->embedding,
-                    e->n_active,       e->latent,      e->row_start, e->row_k_host,
+                    e->n_active,       e->latent,      e->row_start, e->row_class_host,
                     e->row_valid_host, e->y_hat,       e->y,         e->x,
                     e->valid,          e->local_first, e->local,     e->chosen};
 

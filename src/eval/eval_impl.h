@@ -70,8 +70,8 @@ typedef struct rf_eval_part {
     int64_t sums_at, swap_at;  /* in the arena */
     int64_t site_sums_at;      /* rf_coder_sums of each site, where there are several */
     int64_t n_latents;
-    int32_t *row_k; /* [in.n_rows] */
-    int64_t *fired; /* [n_latents] tokens that each latent fired on */
+    uint8_t *row_class; /* [in.n_rows] */
+    int64_t *fired;     /* [n_latents] tokens that each latent fired on */
 } rf_eval_part;
 
 typedef struct rf_eval_engine {
@@ -98,10 +98,10 @@ typedef struct rf_eval_engine {
     float *row_shift, *row_scale; /* device [max_rows, max_in] */
     float *swap;                  /* device [max_rows, max_width]: site by site [rows, width] */
     uint8_t *row_valid;           /* device [max_rows] */
-    int32_t *row_k;               /* the same */
+    uint8_t *row_class;           /* the same */
     float *x, *y, *y_hat;         /* host [max_rows, max_width] */
     uint8_t *row_valid_host;      /* [max_rows] */
-    int32_t *row_k_host;          /* [max_rows] */
+    uint8_t *row_class_host;      /* [max_rows] */
     rf_codes codes;               /* device, of as many rows as fit */
     int64_t *row_start;           /* host, of codes */
     int32_t *latent;              /* host, of codes */

@@ -32,11 +32,11 @@ static rf_status load_rows(rf_eval_engine *e, const rf_eval_part *part)
     gather_rows(e, &part->out, e->y);
     for (int64_t b = 0; b < e->n_images; b++) {
         memset(e->row_valid_host + b * n_rows, e->valid[b], (size_t)n_rows);
-        memcpy(e->row_k_host + b * n_rows, part->row_k, (size_t)n_rows * sizeof *part->row_k);
+        memcpy(e->row_class_host + b * n_rows, part->row_class, (size_t)n_rows);
     }
     RF_TRY(rf_copy_in(s, e->rows, e->x, (size_t)(n * part->in.width) * sizeof *e->x));
     RF_TRY(rf_copy_in(s, e->row_valid, e->row_valid_host, (size_t)n));
-    RF_TRY(rf_copy_in(s, e->row_k, e->row_k_host, (size_t)n * sizeof *e->row_k));
+    RF_TRY(rf_copy_in(s, e->row_class, e->row_class_host, (size_t)n));
 fail:
     return status;
 }
@@ -80,7 +80,7 @@ static rf_status reconstruct(rf_eval_engine *e, const rf_eval_part *part, int64_
                                     .row_shift = rf_view_2d(e->row_shift, n, n_in),
                                     .row_scale = rf_view_2d(e->row_scale, n, n_in),
                                     .row_valid = e->row_valid + at,
-                                    .row_k = e->row_k + at};
+                                    .row_class = e->row_class + at};
         RF_TRY(rf_coder_see(coder, e->job->stream, &rows));
         RF_TRY(rf_coder_encode(coder, e->job->stream, &rows, &e->codes));
         RF_TRY(rf_coder_decode(coder, e->job->stream, &rows, &e->codes, &y_hat));

@@ -207,13 +207,11 @@ fail:
     return status;
 }
 
-static rf_status open_all(rf_backend *be, const rf_run *run, bench *b, rf_eval_report *out)
+static rf_status open_rest(rf_backend *be, const rf_run *run, bench *b, rf_eval_report *out)
 {
     rf_status status = RF_OK;
     const rf_run_settings *settings = rf_run_get_settings(run);
 
-    RF_TRY(open_models(be, settings, b));
-    RF_TRY(rf_run_settings_pictures(settings, &b->pictures));
     RF_TRY(load_coders(be, run, b));
     for (int m = 0; m < b->n_models; m++) {
         RF_TRY(describe_model(settings, m, b, out));
@@ -245,7 +243,9 @@ rf_status rf_eval_run(const rf_comm *comm, rf_backend *be, const rf_run *run,
     bench b = {0};
 
     *out = (rf_eval_report){.settings = *settings};
-    RF_TRY(rf_comm_agree(comm, open_all(be, run, &b, out)));
+    RF_TRY(rf_comm_agree(comm, open_models(be, run_settings, &b)));
+    RF_TRY(rf_run_settings_pictures(run_settings, comm, &b.pictures));
+    RF_TRY(rf_comm_agree(comm, open_rest(be, run, &b, out)));
     const rf_eval_job job = {.comm = comm,
                              .models = b.models,
                              .n_models = b.n_models,
@@ -256,6 +256,7 @@ rf_status rf_eval_run(const rf_comm *comm, rf_backend *be, const rf_run *run,
                              .settings = *settings,
                              .seed = out->seed,
                              .decode_threads = run_settings->data.decode_threads,
+                             .fast_decode = run_settings->data.fast_decode,
                              .max_bad_share = run_settings->data.max_bad_share};
     RF_TRY(rf_eval_measure(&job, RF_SPLIT_HELD_OUT, &out->splits[0]));
     RF_TRY(rf_eval_measure(&job, RF_SPLIT_TRAIN, &out->splits[1]));

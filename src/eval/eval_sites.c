@@ -191,24 +191,20 @@ fail:
     return status;
 }
 
-/* k of each token of a picture. */
-static rf_status find_k(const rf_eval_engine *e, rf_eval_part *part)
+/* Class of each token of a picture. */
+static rf_status find_classes(const rf_eval_engine *e, rf_eval_part *part)
 {
     rf_status status = RF_OK;
     const rf_eval_place *place = &part->in.at[0];
     const rf_eval_site *site = &e->sites[place->site];
     const rf_vit_config *config = rf_vit_get_config(e->job->models[site->model].vit);
     const int64_t first = place->layout.spans[RF_EVAL_ALL].first;
-    uint8_t *class_of = NULL;
 
-    RF_ALLOC(class_of, part->in.n_rows);
-    RF_ALLOC(part->row_k, part->in.n_rows);
+    RF_ALLOC(part->row_class, part->in.n_rows);
     for (int64_t r = 0; r < part->in.n_rows; r++) {
-        class_of[r] = (uint8_t)rf_token_class_of_row(config, &site->point, first + r);
+        part->row_class[r] = (uint8_t)rf_token_class_of_row(config, &site->point, first + r);
     }
-    rf_coder_row_k(part->coder->coder, class_of, part->in.n_rows, part->row_k);
 fail:
-    rf_free(class_of);
     return status;
 }
 
@@ -314,7 +310,7 @@ static rf_status init_part(rf_eval_engine *e, int64_t idx)
     part->kind = kind_of(e, coder);
     part->ablation = -1;
     RF_TRY(find_places(e, part));
-    RF_TRY(find_k(e, part));
+    RF_TRY(find_classes(e, part));
     RF_TRY(find_shifts(e, part));
     RF_ALLOC(part->fired, part->n_latents);
     if (part->kind != RF_SUBSTITUTION_OFF && part->kind != RF_SUBSTITUTION_SEVERAL_MODELS) {
@@ -369,7 +365,7 @@ void rf_eval_sites_fini(rf_eval_engine *e)
     }
     for (int64_t i = 0; e->parts != NULL && i < e->job->n_coders; i++) {
         rf_free(e->parts[i].fired);
-        rf_free(e->parts[i].row_k);
+        rf_free(e->parts[i].row_class);
     }
     for (int m = 0; e->runners != NULL && m < e->job->n_models; m++) {
         rf_free(e->runners[m].reads);

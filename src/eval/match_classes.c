@@ -1,4 +1,4 @@
-/* Class folders to the classes of a model's head. */
+/* Classes of pictures to those of a model's head. */
 #include "refract/eval.h"
 
 #include <string.h>
@@ -40,6 +40,29 @@ static const char *fill(const rf_vit *vit, const rf_picture_list *list, bool by_
     return NULL;
 }
 
+/* Whether the model's classes are those of `list` in its order: as many, and named alike at their
+ * places but for some, since publishers spell a few in their own way; or not named at all
+ * (transformers writes LABEL_0, LABEL_1, ...). Names alone would not do: ImageNet has two cranes.
+ */
+static bool has_same_order(const rf_vit *vit, const rf_picture_list *list)
+{
+    const int64_t n = rf_picture_list_n_classes(list);
+    int64_t n_named = 0, n_alike = 0;
+    if (n == 0 || rf_vit_get_config(vit)->n_classes != n ||
+        rf_picture_list_class_title(list, 0) == NULL) {
+        return false;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        const char *name = rf_vit_class_name(vit, i), *title = rf_picture_list_class_title(list, i);
+        if (name != NULL && strncmp(name, "LABEL_", 6) != 0) {
+            n_named++;
+            n_alike +=
+                strcmp(name, title) == 0 || strcmp(name, rf_picture_list_class(list, i)) == 0;
+        }
+    }
+    return 2 * n_alike >= n_named;
+}
+
 rf_status rf_eval_match_classes(const rf_vit *vit, const rf_picture_list *list, int64_t **classes,
                                 rf_str *reason)
 {
@@ -52,15 +75,23 @@ rf_status rf_eval_match_classes(const rf_vit *vit, const rf_picture_list *list, 
     if (n_model == 0 || n_list == 0) {
         return rf_str_append(reason, "%s",
                              n_model == 0 ? "the model has no classification head"
-                                          : "the pictures are in no class folders");
+                                          : "the pictures have no classes");
     }
     RF_ALLOC(found, n_list);
-    const char *unknown = fill(vit, list, false, found);
+    const char *unknown = NULL;
+    if (has_same_order(vit, list)) {
+        for (int64_t i = 0; i < n_list; i++) {
+            found[i] = i;
+        }
+    } else {
+        unknown = fill(vit, list, false, found);
+    }
     if (unknown != NULL && fill(vit, list, true, found) != NULL) {
-        RF_TRY(rf_str_append(reason,
-                             "class folder '%s' is neither a label of the model's id2label nor, "
-                             "with all others, a number from 0 to %" PRId64,
-                             unknown, n_model - 1));
+        RF_TRY(rf_str_append(
+            reason,
+            "class '%s' of the pictures is neither a label of the model's id2label nor, "
+            "with all others, a number from 0 to %" PRId64,
+            unknown, n_model - 1));
         goto fail;
     }
     *classes = found;

@@ -226,9 +226,8 @@ static rf_status add_threshold(folding *f)
         RF_TRY(rf_stream_synchronise(f->s));
     } else {
         RF_TRY(rf_coder_get_state(f->coder, f->s, &state));
-        const float mass = state.scalars[RF_SCALAR_THRESHOLD_MASS];
         for (int64_t i = 0; i < n; i++) {
-            to[i] = mass > 0.0f ? state.scalars[RF_SCALAR_THRESHOLD] / mass : 0.0f;
+            to[i] = rf_coder_floor(&state, RF_TOKENS_ALL);
         }
     }
 fail:

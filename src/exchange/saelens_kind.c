@@ -38,6 +38,24 @@ fail:
     return status;
 }
 
+/* BatchTopK's classes share out their k apart, and end with a threshold each. */
+static rf_status check_threshold(const rf_coder *coder)
+{
+    rf_status status = RF_OK;
+    const rf_k_by_class *k = &rf_coder_get_settings(coder)->k;
+
+    if (rf_coder_has(coder, RF_CODER_CLASS_THRESHOLDS)) {
+        RF_FAIL(RF_ERR_UNSUPPORTED,
+                "its k differs by token class (cls %" PRId64 ", register %" PRId64
+                ", patch %" PRId64 "), so that each has a threshold of its own, and SAELens has "
+                "one for all",
+                rf_k_of(k, RF_TOKENS_CLS), rf_k_of(k, RF_TOKENS_REGISTER),
+                rf_k_of(k, RF_TOKENS_PATCH));
+    }
+fail:
+    return status;
+}
+
 /* By what selects in use, so that architectures that differ in training alone are one. */
 static rf_status find_selection(const rf_coder *coder, rf_saelens_kind *out)
 {
@@ -49,6 +67,7 @@ static rf_status find_selection(const rf_coder *coder, rf_saelens_kind *out)
         out->is_gated = true;
         out->architecture = "gated";
     } else if (a->act == RF_CODER_JUMP || rule == RF_SELECT_BATCH_TOPK) {
+        RF_TRY(check_threshold(coder));
         out->has_threshold = true;
         out->architecture = "jumprelu";
     } else if (rule == RF_SELECT_TOPK) {

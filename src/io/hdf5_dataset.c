@@ -7,26 +7,43 @@
 
 enum { CHUNK_BYTES = 4 << 20, MAX_TEXT_BYTES = 64 << 20 };
 
-static hid_t type_id(rf_h5_type type)
+/* A float of 16 bits: sign, exponent, mantissa. */
+static hid_t make_half(size_t exponent_bits, size_t bias)
+{
+    hid_t id = H5Tcopy(H5T_IEEE_F32LE);
+    const size_t mantissa_bits = 15 - exponent_bits;
+    if (id >= 0 && (H5Tset_fields(id, 15, mantissa_bits, exponent_bits, 0, mantissa_bits) < 0 ||
+                    H5Tset_size(id, 2) < 0 || H5Tset_ebias(id, bias) < 0)) {
+        H5Tclose(id);
+        return H5I_INVALID_HID;
+    }
+    return id;
+}
+
+hid_t rf_h5_open_type(rf_h5_type type)
 {
     switch (type) {
     case RF_H5_F32:
-        return H5T_IEEE_F32LE;
+        return H5Tcopy(H5T_IEEE_F32LE);
     case RF_H5_F64:
-        return H5T_IEEE_F64LE;
+        return H5Tcopy(H5T_IEEE_F64LE);
+    case RF_H5_F16:
+        return make_half(5, 15);
+    case RF_H5_BF16:
+        return make_half(8, 127);
     case RF_H5_I32:
-        return H5T_STD_I32LE;
+        return H5Tcopy(H5T_STD_I32LE);
     case RF_H5_I64:
-        return H5T_STD_I64LE;
+        return H5Tcopy(H5T_STD_I64LE);
     case RF_H5_U8:
-        return H5T_STD_U8LE;
+        return H5Tcopy(H5T_STD_U8LE);
     }
     return H5I_INVALID_HID;
 }
 
 static const char *type_name(rf_h5_type type)
 {
-    static const char *const names[] = {"fp32", "fp64", "int32", "int64", "uint8"};
+    static const char *const names[] = {"fp32", "fp64", "fp16", "bf16", "int32", "int64", "uint8"};
     return names[type];
 }
 
@@ -76,7 +93,7 @@ static herr_t set_layout(hid_t creation, int n_dims, const int64_t *shape, int64
     return result < 0 ? result : H5Pset_fletcher32(creation);
 }
 
-static rf_status check_shape(const char *name, int n_dims, const int64_t *shape, int64_t *n_elems)
+rf_status rf_h5_check_shape(const char *name, int n_dims, const int64_t *shape, int64_t *n_elems)
 {
     rf_status status = RF_OK;
     *n_elems = 1;
@@ -132,7 +149,7 @@ bool rf_h5_has(const rf_h5_file *f, const char *name)
 }
 
 /* The groups of "a/b/c", without times (those that HDF5 makes by itself carry them). */
-static rf_status make_groups(const rf_h5_file *f, const char *name)
+rf_status rf_h5_make_groups(const rf_h5_file *f, const char *name)
 {
     rf_status status = RF_OK;
     hid_t creation = H5Pcreate(H5P_GROUP_CREATE), group = H5I_INVALID_HID;
@@ -161,7 +178,7 @@ fail:
     return status;
 }
 
-static hid_t make_space(int n_dims, const int64_t *shape)
+hid_t rf_h5_make_space(int n_dims, const int64_t *shape)
 {
     hsize_t dims[RF_FILE_MAX_DIMS];
     for (int d = 0; d < n_dims; d++) {
@@ -170,23 +187,31 @@ static hid_t make_space(int n_dims, const int64_t *shape)
     return n_dims == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(n_dims, dims, NULL);
 }
 
+rf_status rf_h5_check_new(const rf_h5_file *f, const char *name)
+{
+    rf_status status = RF_OK;
+    RF_REQUIRE(f->is_new && !f->is_broken, "'%s' cannot be written: %s", f->path,
+               f->is_new ? "a write to it failed" : "it was opened for reading");
+    RF_TRY(check_name(name));
+    RF_REQUIRE(!has_hard_path(f, name), "'%s' has a dataset '%s' already", f->path, name);
+fail:
+    return status;
+}
+
 rf_status rf_h5_write(rf_h5_file *f, const char *name, rf_h5_type type, int n_dims,
                       const int64_t *shape, const void *data)
 {
     rf_status status = RF_OK;
-    hid_t id = type_id(type), space = H5I_INVALID_HID, creation = H5I_INVALID_HID;
+    hid_t id = rf_h5_open_type(type), space = H5I_INVALID_HID, creation = H5I_INVALID_HID;
     hid_t dataset = H5I_INVALID_HID;
     int64_t n_elems = 0;
 
-    RF_REQUIRE(f->is_new && !f->is_broken, "'%s' cannot be written: %s", f->path,
-               f->is_new ? "a write to it failed" : "it was opened for reading");
     RF_REQUIRE(id >= 0, "dataset '%s' has type %d", name, (int)type);
-    RF_TRY(check_name(name));
-    RF_TRY(check_shape(name, n_dims, shape, &n_elems));
-    RF_REQUIRE(!has_hard_path(f, name), "'%s' has a dataset '%s' already", f->path, name);
+    RF_TRY(rf_h5_check_new(f, name));
+    RF_TRY(rf_h5_check_shape(name, n_dims, shape, &n_elems));
     RF_TRY(rf_h5_reserve(f, name, disk_bytes(n_dims, shape, (int64_t)H5Tget_size(id))));
-    RF_TRY(make_groups(f, name));
-    space = make_space(n_dims, shape);
+    RF_TRY(rf_h5_make_groups(f, name));
+    space = rf_h5_make_space(n_dims, shape);
     creation = H5Pcreate(H5P_DATASET_CREATE);
     if (space < 0 || creation < 0 || H5Pset_obj_track_times(creation, false) < 0 ||
         set_layout(creation, n_dims, shape, n_elems, (int64_t)H5Tget_size(id)) < 0 ||
@@ -201,6 +226,7 @@ fail:
     rf_h5_close_id(&dataset);
     rf_h5_close_id(&creation);
     rf_h5_close_id(&space);
+    rf_h5_close_id(&id);
     return status;
 }
 
@@ -219,7 +245,7 @@ static rf_status check_layout(const rf_h5_file *f, const char *name, hid_t datas
     return status;
 }
 
-static rf_status open_dataset(const rf_h5_file *f, const char *name, hid_t *out)
+rf_status rf_h5_open_dataset(const rf_h5_file *f, const char *name, hid_t *out)
 {
     rf_status status = RF_OK;
     hid_t dataset = H5I_INVALID_HID;
@@ -272,7 +298,7 @@ rf_status rf_h5_shape(const rf_h5_file *f, const char *name, int max_dims, int *
 {
     rf_status status = RF_OK;
     hid_t dataset = H5I_INVALID_HID;
-    RF_TRY(open_dataset(f, name, &dataset));
+    RF_TRY(rf_h5_open_dataset(f, name, &dataset));
     RF_TRY(get_shape(f, name, dataset, max_dims, n_dims, shape));
 fail:
     rf_h5_close_id(&dataset);
@@ -294,27 +320,24 @@ static void format_shape(int n_dims, const int64_t *shape, char *out, size_t out
 static rf_status check_type(const rf_h5_file *f, const char *name, hid_t dataset, rf_h5_type type)
 {
     rf_status status = RF_OK;
-    hid_t id = H5Dget_type(dataset);
-    if (id < 0 || H5Tequal(id, type_id(type)) <= 0) {
+    hid_t id = H5Dget_type(dataset), wanted = rf_h5_open_type(type);
+    if (id < 0 || H5Tequal(id, wanted) <= 0) {
         status = rf_error_raise(RF_ERR_FORMAT, __FILE__, __LINE__,
                                 "'%s': dataset '%s' is not of %s (little-endian), as expected",
                                 f->path, name, type_name(type));
     }
+    rf_h5_close_id(&wanted);
     rf_h5_close_id(&id);
     return status;
 }
 
-rf_status rf_h5_read(const rf_h5_file *f, const char *name, rf_h5_type type, int n_dims,
-                     const int64_t *shape, void *data)
+rf_status rf_h5_check_is(const rf_h5_file *f, const char *name, hid_t dataset, rf_h5_type type,
+                         int n_dims, const int64_t *shape)
 {
     rf_status status = RF_OK;
-    hid_t dataset = H5I_INVALID_HID;
-    int64_t n_elems = 0, got_shape[H5S_MAX_RANK];
+    int64_t got_shape[H5S_MAX_RANK];
     int got_dims = 0;
 
-    RF_REQUIRE(type_id(type) >= 0, "dataset '%s' has type %d", name, (int)type);
-    RF_TRY(check_shape(name, n_dims, shape, &n_elems));
-    RF_TRY(open_dataset(f, name, &dataset));
     RF_TRY(check_type(f, name, dataset, type));
     RF_TRY(get_shape(f, name, dataset, H5S_MAX_RANK, &got_dims, got_shape));
     if (got_dims != n_dims ||
@@ -325,11 +348,27 @@ rf_status rf_h5_read(const rf_h5_file *f, const char *name, rf_h5_type type, int
         RF_FAIL(RF_ERR_FORMAT, "'%s': dataset '%s' has the shape %s, expected %s", f->path, name,
                 got, expected);
     }
-    if (n_elems > 0 && H5Dread(dataset, type_id(type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) {
+fail:
+    return status;
+}
+
+rf_status rf_h5_read(const rf_h5_file *f, const char *name, rf_h5_type type, int n_dims,
+                     const int64_t *shape, void *data)
+{
+    rf_status status = RF_OK;
+    hid_t dataset = H5I_INVALID_HID, id = rf_h5_open_type(type);
+    int64_t n_elems = 0;
+
+    RF_REQUIRE(id >= 0, "dataset '%s' has type %d", name, (int)type);
+    RF_TRY(rf_h5_check_shape(name, n_dims, shape, &n_elems));
+    RF_TRY(rf_h5_open_dataset(f, name, &dataset));
+    RF_TRY(rf_h5_check_is(f, name, dataset, type, n_dims, shape));
+    if (n_elems > 0 && H5Dread(dataset, id, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) {
         status = rf_h5_raise(RF_ERR_FORMAT, f, "read dataset", name);
     }
 fail:
     rf_h5_close_id(&dataset);
+    rf_h5_close_id(&id);
     return status;
 }
 

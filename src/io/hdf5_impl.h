@@ -17,6 +17,19 @@ struct rf_h5_file {
  * Right after the call that failed: the next one clears HDF5's error stack. */
 rf_status rf_h5_raise(rf_status code, const rf_h5_file *f, const char *doing, const char *name);
 
+/* hdf5_dataset.c, for hdf5_raw.c and hdf5_names.c. */
+/* A copy of the file's type for `type`, to be closed; < 0 when HDF5 fails. */
+hid_t rf_h5_open_type(rf_h5_type type);
+rf_status rf_h5_check_new(const rf_h5_file *f, const char *name);
+rf_status rf_h5_check_shape(const char *name, int n_dims, const int64_t *shape, int64_t *n_elems);
+rf_status rf_h5_make_groups(const rf_h5_file *f, const char *name);
+hid_t rf_h5_make_space(int n_dims, const int64_t *shape);
+/* An existing dataset, with its data in the file itself. */
+rf_status rf_h5_open_dataset(const rf_h5_file *f, const char *name, hid_t *out);
+/* FORMAT unless type and shape are these. */
+rf_status rf_h5_check_is(const rf_h5_file *f, const char *name, hid_t dataset, rf_h5_type type,
+                         int n_dims, const int64_t *shape);
+
 /* Close whatever `id` is and forget it. */
 void rf_h5_close_id(hid_t *id);
 

@@ -272,6 +272,21 @@ fail:
     return status;
 }
 
+rf_status rf_npy_describe(const void *bytes, int64_t n_bytes, const char *name,
+                          rf_named_tensor *out)
+{
+    rf_status status = RF_OK;
+    bool is_fortran = false;
+    *out = (rf_named_tensor){.name = "array"};
+    RF_TRY_DOING(parse(bytes, n_bytes, out, &is_fortran), "'%s'", name);
+    if (is_fortran && out->n_dims > 1) {
+        RF_FAIL(RF_ERR_UNSUPPORTED,
+                "'%s' is in Fortran's order; save it again through numpy.ascontiguousarray", name);
+    }
+fail:
+    return status;
+}
+
 rf_status rf_npy_read_f32(const char *path, int max_dims, int *n_dims, int64_t *shape, float **out)
 {
     rf_status status = RF_OK;

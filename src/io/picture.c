@@ -11,7 +11,7 @@ enum { MAX_PIXELS = 1 << 28, MAX_SIDE = 1 << 17, MAX_FILE_BYTES = 1 << 30 };
 
 typedef rf_status (*decoder)(const unsigned char *bytes, size_t n_bytes, rf_picture *out);
 
-rf_status rf_picture_alloc(int64_t height, int64_t width, rf_picture *out)
+rf_status rf_picture_check_size(int64_t height, int64_t width)
 {
     rf_status status = RF_OK;
     if (height < 1 || width < 1) {
@@ -23,7 +23,20 @@ rf_status rf_picture_alloc(int64_t height, int64_t width, rf_picture *out)
                 "%d on a side",
                 width, height, (int)MAX_PIXELS, (int)MAX_SIDE);
     }
-    RF_ALLOC(out->rgb, 3 * height * width);
+fail:
+    return status;
+}
+
+rf_status rf_picture_alloc(int64_t height, int64_t width, rf_picture *out)
+{
+    rf_status status = RF_OK;
+    const int64_t n_bytes = 3 * height * width;
+    RF_TRY(rf_picture_check_size(height, width));
+    if (out->capacity < n_bytes) {
+        rf_picture_fini(out);
+        RF_ALLOC(out->rgb, n_bytes);
+        out->capacity = n_bytes;
+    }
     out->height = height;
     out->width = width;
 fail:
@@ -45,10 +58,10 @@ static decoder decoder_of(const unsigned char *b, int64_t n)
     return NULL;
 }
 
-rf_status rf_picture_decode(const void *bytes, int64_t n_bytes, const char *name, rf_picture *out)
+rf_status rf_picture_decode_into(const void *bytes, int64_t n_bytes, const char *name,
+                                 rf_picture *inout)
 {
     rf_status status = RF_OK;
-    *out = (rf_picture){0};
     RF_REQUIRE(n_bytes >= 0, "n_bytes = %" PRId64 ", expected >= 0", n_bytes);
     decoder decode = decoder_of(bytes, n_bytes);
     if (n_bytes == 0) {
@@ -57,9 +70,49 @@ rf_status rf_picture_decode(const void *bytes, int64_t n_bytes, const char *name
     if (decode == NULL) {
         RF_FAIL(RF_ERR_FORMAT, "%s: not a JPEG, PNG or WebP picture", name);
     }
-    RF_TRY_DOING(decode(bytes, (size_t)n_bytes, out), "%s", name);
+    RF_TRY_DOING(decode(bytes, (size_t)n_bytes, inout), "%s", name);
 fail:
+    if (status != RF_OK) {
+        rf_picture_fini(inout);
+    }
     return status;
+}
+
+rf_status rf_picture_decode(const void *bytes, int64_t n_bytes, const char *name, rf_picture *out)
+{
+    *out = (rf_picture){0};
+    return rf_picture_decode_into(bytes, n_bytes, name, out);
+}
+
+rf_status rf_picture_decode_planes(const void *bytes, int64_t n_bytes, const char *name,
+                                   int64_t least_height, int64_t least_width,
+                                   rf_picture_planes *inout)
+{
+    rf_status status = RF_OK;
+    inout->colour = RF_PLANES_NONE;
+    inout->n_planes = 0;
+    RF_REQUIRE(n_bytes >= 0, "n_bytes = %" PRId64 ", expected >= 0", n_bytes);
+    if (decoder_of(bytes, n_bytes) == rf_picture_decode_jpeg) {
+        RF_TRY_DOING(
+            rf_picture_decode_jpeg_planes(bytes, (size_t)n_bytes, least_height, least_width, inout),
+            "%s", name);
+    }
+fail:
+    if (status != RF_OK) {
+        rf_picture_planes_fini(inout);
+    }
+    return status;
+}
+
+void rf_picture_planes_fini(rf_picture_planes *planes)
+{
+    rf_free(planes->memory);
+    *planes = (rf_picture_planes){0};
+}
+
+rf_status rf_picture_read(const char *path, char **bytes, int64_t *n_bytes)
+{
+    return rf_file_read(path, MAX_FILE_BYTES, bytes, n_bytes);
 }
 
 rf_status rf_picture_load(const char *path, rf_picture *out)
@@ -68,7 +121,7 @@ rf_status rf_picture_load(const char *path, rf_picture *out)
     char *bytes = NULL;
     int64_t n_bytes = 0;
     *out = (rf_picture){0};
-    RF_TRY(rf_file_read(path, MAX_FILE_BYTES, &bytes, &n_bytes));
+    RF_TRY(rf_picture_read(path, &bytes, &n_bytes));
     RF_TRY(rf_picture_decode(bytes, n_bytes, path, out));
 fail:
     rf_free(bytes);

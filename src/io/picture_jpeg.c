@@ -126,7 +126,7 @@ static void row_from_cmyk(const unsigned char *cmyk, int64_t width, uint8_t *rgb
     }
 }
 
-/* Runs between setjmp and longjmp: everything it owns hangs on `r` and `out`. */
+/* What follows runs between setjmp and longjmp: everything it owns hangs on `r` and `out`. */
 static void read_rows(reader *r, rf_picture *out)
 {
     bool is_cmyk = r->jpeg.out_color_space == JCS_CMYK;
@@ -159,6 +159,142 @@ fail:
     return status;
 }
 
+/* ---- planes ------------------------------------------------------------------------------------
+ */
+
+/* The name of this field follows the version of the interface that libjpeg was built for. */
+#if JPEG_LIB_VERSION >= 70
+#define BLOCK_SIDE(component) ((component)->DCT_h_scaled_size)
+#else
+#define BLOCK_SIDE(component) ((component)->DCT_scaled_size)
+#endif
+
+/* NONE leaves the picture to the other decoder, which may refuse it. */
+static rf_planes_colour colour_of(const struct jpeg_decompress_struct *jpeg)
+{
+    int h = 1, v = 1;
+    for (int i = 0; i < jpeg->num_components; i++) {
+        h = jpeg->comp_info[i].h_samp_factor > h ? jpeg->comp_info[i].h_samp_factor : h;
+        v = jpeg->comp_info[i].v_samp_factor > v ? jpeg->comp_info[i].v_samp_factor : v;
+    }
+    for (int i = 0; i < jpeg->num_components; i++) {
+        if (h % jpeg->comp_info[i].h_samp_factor != 0 ||
+            v % jpeg->comp_info[i].v_samp_factor != 0) {
+            return RF_PLANES_NONE;
+        }
+    }
+    switch (jpeg->jpeg_color_space) {
+    case JCS_GRAYSCALE:
+        return RF_PLANES_GREY;
+    case JCS_RGB:
+        return RF_PLANES_RGB;
+    case JCS_YCbCr:
+        return RF_PLANES_YCBCR;
+    default:
+        return RF_PLANES_NONE;
+    }
+}
+
+/* Only the scales whose inverse DCT libjpeg-turbo has in vector instructions: those between cost
+ * more than the whole size. */
+static void choose_scale(struct jpeg_decompress_struct *jpeg, int64_t least_height,
+                         int64_t least_width)
+{
+    jpeg->scale_denom = 8;
+    for (jpeg->scale_num = 1; jpeg->scale_num < 8; jpeg->scale_num *= 2) {
+        jpeg_calc_output_dimensions(jpeg);
+        if (jpeg->output_height >= least_height && jpeg->output_width >= least_width) {
+            return;
+        }
+    }
+}
+
+/* Sizes with whole MCUs, as libjpeg writes them. */
+static rf_status lay_out(const reader *r, rf_picture_planes *out)
+{
+    rf_status status = RF_OK;
+    const struct jpeg_decompress_struct *jpeg = &r->jpeg;
+    int64_t first[3] = {0}, n_bytes = 0;
+    for (int i = 0; i < out->n_planes; i++) {
+        const jpeg_component_info *c = &jpeg->comp_info[i];
+        const int64_t block = BLOCK_SIDE(c), h = c->h_samp_factor, v = c->v_samp_factor;
+        const int64_t n_mcus = ((int64_t)c->width_in_blocks + h - 1) / h;
+        const double across = (double)(h * block) / (jpeg->max_h_samp_factor * DCTSIZE);
+        const double down = (double)(v * block) / (jpeg->max_v_samp_factor * DCTSIZE);
+        out->planes[i] = (rf_plane){.height = c->downsampled_height,
+                                    .width = c->downsampled_width,
+                                    .stride = n_mcus * h * block,
+                                    .cover_height = (double)out->height * down,
+                                    .cover_width = (double)out->width * across};
+        first[i] = n_bytes;
+        n_bytes += out->planes[i].stride * jpeg->total_iMCU_rows * v * block;
+    }
+    if (out->capacity < n_bytes) {
+        rf_free(out->memory);
+        out->capacity = 0;
+        RF_ALLOC(out->memory, n_bytes);
+        out->capacity = n_bytes;
+    }
+    for (int i = 0; i < out->n_planes; i++) {
+        out->planes[i].bytes = out->memory + first[i];
+    }
+fail:
+    return status;
+}
+
+static void read_planes(reader *r, const rf_picture_planes *out)
+{
+    JSAMPROW rows[3][MAX_SAMP_FACTOR * DCTSIZE];
+    JSAMPARRAY planes[3] = {rows[0], rows[1], rows[2]};
+    const JDIMENSION n_lines = MAX_SAMP_FACTOR * DCTSIZE; /* room; a call gives one row of MCUs */
+    for (int64_t mcu = 0; mcu < r->jpeg.total_iMCU_rows; mcu++) {
+        for (int i = 0; i < out->n_planes; i++) {
+            const jpeg_component_info *c = &r->jpeg.comp_info[i];
+            const int64_t n = c->v_samp_factor * BLOCK_SIDE(c);
+            const int64_t at =
+                (out->planes[i].bytes - out->memory) + mcu * n * out->planes[i].stride;
+            for (int64_t y = 0; y < n; y++) {
+                rows[i][y] = out->memory + at + y * out->planes[i].stride;
+            }
+        }
+        jpeg_read_raw_data(&r->jpeg, planes, n_lines);
+    }
+}
+
+static rf_status decode_planes(reader *r, const unsigned char *bytes, size_t n_bytes,
+                               int64_t least_height, int64_t least_width, rf_picture_planes *out)
+{
+    rf_status status = RF_OK;
+    if (setjmp(r->back) != 0) {
+        RF_FAIL(r->is_out_of_memory ? RF_ERR_NO_MEMORY : RF_ERR_FORMAT, "%s", r->text);
+    }
+    reader_begin(r, bytes, n_bytes);
+    jpeg_read_header(&r->jpeg, TRUE);
+    RF_TRY(rf_picture_check_size(r->jpeg.image_height, r->jpeg.image_width));
+    out->height = r->jpeg.image_height;
+    out->width = r->jpeg.image_width;
+    out->colour = colour_of(&r->jpeg);
+    if (out->colour != RF_PLANES_NONE) {
+        out->n_planes = r->jpeg.num_components;
+        choose_scale(&r->jpeg, least_height, least_width);
+        r->jpeg.raw_data_out = TRUE;
+        jpeg_start_decompress(&r->jpeg);
+        RF_TRY(lay_out(r, out));
+        read_planes(r, out);
+    }
+fail:
+    return status;
+}
+
+static void reader_free(reader *r)
+{
+    if (r != NULL) {
+        jpeg_destroy_decompress(&r->jpeg); /* also fine before it was created: all zero */
+        rf_free(r->row);
+        rf_free(r);
+    }
+}
+
 rf_status rf_picture_decode_jpeg(const unsigned char *bytes, size_t n_bytes, rf_picture *out)
 {
     rf_status status = RF_OK;
@@ -166,13 +302,22 @@ rf_status rf_picture_decode_jpeg(const unsigned char *bytes, size_t n_bytes, rf_
     RF_ALLOC(r, 1);
     RF_TRY(decode(r, bytes, n_bytes, out));
 fail:
-    if (r != NULL) {
-        jpeg_destroy_decompress(&r->jpeg); /* also fine before it was created: all zero */
-        rf_free(r->row);
-        rf_free(r);
-    }
+    reader_free(r);
     if (status != RF_OK) {
         rf_picture_fini(out);
     }
+    return status;
+}
+
+rf_status rf_picture_decode_jpeg_planes(const unsigned char *bytes, size_t n_bytes,
+                                        int64_t least_height, int64_t least_width,
+                                        rf_picture_planes *out)
+{
+    rf_status status = RF_OK;
+    reader *r = NULL;
+    RF_ALLOC(r, 1);
+    RF_TRY(decode_planes(r, bytes, n_bytes, least_height, least_width, out));
+fail:
+    reader_free(r);
     return status;
 }

@@ -176,6 +176,7 @@ static const rf_backend_ops cpu_ops = {
     .patch_rows = rf_cpu_patch_rows,
     .embed_tokens = rf_cpu_embed_tokens,
     .gather_rows = rf_cpu_gather_rows,
+    .convert = rf_cpu_convert,
     .gated = rf_cpu_gated,
     .rotary = rf_cpu_rotary,
     .mean_tokens = rf_cpu_mean_tokens,

@@ -1,7 +1,8 @@
-/* The k largest of all rows. A thread keeps what its blocks hold within bounds of the k largest;
- * what is left of all threads in the end is measured by canonical dots and cut exactly. The k-th
- * largest lower bound that any thread knows of is below the value of the last that is selected, so
- * what threads tell each other, and when, changes their work but not the result. */
+/* The k largest of all rows, or of all rows of each class. A thread keeps what its blocks hold
+ * within bounds of the k largest; what is left of all threads in the end is measured by canonical
+ * dots and cut exactly. The k-th largest lower bound that any thread knows of is below the value of
+ * the last that is selected, so what threads tell each other, and when, changes their work but not
+ * the result. */
 #include "encode_impl.h"
 
 #include <math.h>
@@ -23,14 +24,14 @@ int64_t rf_batch_room(int64_t k, int64_t n_values, int64_t tile)
 /* ---- one thread ---------------------------------------------------------------------------- */
 
 /* The largest bound of all threads. */
-static float exchange_bound(rf_encode_list *list, float mine)
+static float exchange_bound(rf_encode_class *class, float mine)
 {
     float most;
 #pragma omp critical(rf_batch_topk_bound)
     {
-        most = mine > list->bound ? mine : list->bound;
+        most = mine > class->bound ? mine : class->bound;
 #pragma omp atomic write
-        list->bound = most;
+        class->bound = most;
     }
     return most;
 }
@@ -121,18 +122,18 @@ static void keep(const rf_encode_plan *plan, int64_t k, rf_batch_candidates *c)
 
 /* So few candidates that those of one more row of a tile fit. Where bounds cannot tell k of them
  * from so many others, or all are equal, they are measured: then no more than k are left. */
-static void make_room(const rf_encode_plan *plan, const rf_encode_work *work, rf_encode_list *list,
-                      rf_batch_candidates *c)
+static void make_room(const rf_encode_plan *plan, const rf_encode_work *work,
+                      rf_encode_class *class, rf_batch_candidates *c)
 {
-    if (c->n <= list->room - plan->tile) {
+    if (c->n <= class->room - plan->tile) {
         return;
     }
-    float least = rf_threshold_of(c->lo, c->n, list->k, list->k / 8, c->threshold);
-    drop_below(c, exchange_bound(list, least));
-    if (c->n > 2 * list->k + SPARE / 2) {
+    float least = rf_threshold_of(c->lo, c->n, class->k, class->k / 8, c->threshold);
+    drop_below(c, exchange_bound(class, least));
+    if (c->n > 2 * class->k + SPARE / 2) {
         measure(plan, work, c);
-        keep(plan, list->k, c);
-        c->threshold = exchange_bound(list, c->threshold);
+        keep(plan, class->k, c);
+        c->threshold = exchange_bound(class, c->threshold);
     }
 }
 
@@ -140,14 +141,16 @@ void rf_batch_add(const rf_encode_plan *plan, rf_encode_work *work, int l, const
                   const float *p, int64_t row)
 {
     rf_encode_list *list = &plan->lists[l];
-    rf_batch_candidates *c = work->lists[l].batch;
+    const int of = rf_class_of(list->list->row_class, row);
+    rf_encode_class *class = &list->classes[of];
+    rf_batch_candidates *c = &work->lists[l].batch[of];
     float scale = plan->row_scale[row], bound;
-    if (list->k == 0) {
+    if (class->k == 0) {
         return;
     }
-    make_room(plan, work, list, c);
+    make_room(plan, work, class, c);
 #pragma omp atomic read
-    bound = list->bound;
+    bound = class->bound;
     c->threshold = bound > c->threshold ? bound : c->threshold;
     int64_t n =
         rf_cpu_nominate(p, t->norm, t->offset_hi, t->n, scale, c->threshold, work->nominated);
@@ -162,29 +165,30 @@ void rf_batch_add(const rf_encode_plan *plan, rf_encode_work *work, int l, const
 
 /* ---- all threads --------------------------------------------------------------------------- */
 
-/* Drops what is below the k-th largest lower bound of all; returns how many are left. */
-static rf_status prune_all(const rf_encode_plan *plan, const rf_encode_work *works, int n_threads,
-                           int l, int64_t *n_left)
+/* Drops what is below the k-th largest lower bound of all of class `of`; *n_left += how many are
+ * left. */
+static rf_status prune_class(const rf_encode_plan *plan, const rf_encode_work *works, int n_threads,
+                             int l, int of, int64_t *n_left)
 {
     rf_status status = RF_OK;
-    rf_encode_list *list = &plan->lists[l];
+    const rf_encode_class *class = &plan->lists[l].classes[of];
     float *lo = NULL, threshold;
     int64_t total = 0, at = 0;
     for (int t = 0; t < n_threads; t++) {
-        drop_below(works[t].lists[l].batch, list->bound);
-        total += works[t].lists[l].batch->n;
+        rf_batch_candidates *c = &works[t].lists[l].batch[of];
+        drop_below(c, class->bound);
+        total += c->n;
     }
     RF_ALLOC(lo, total);
     for (int t = 0; t < n_threads; t++) {
-        const rf_batch_candidates *c = works[t].lists[l].batch;
+        const rf_batch_candidates *c = &works[t].lists[l].batch[of];
         memcpy(lo + at, c->lo, sizeof(float) * (size_t)c->n);
         at += c->n;
     }
-    threshold = list->k > 0 ? rf_threshold_of(lo, total, list->k, 0, list->bound) : INFINITY;
-    *n_left = 0;
+    threshold = class->k > 0 ? rf_threshold_of(lo, total, class->k, 0, class->bound) : INFINITY;
     for (int t = 0; t < n_threads; t++) {
-        drop_below(works[t].lists[l].batch, threshold);
-        *n_left += works[t].lists[l].batch->n;
+        drop_below(&works[t].lists[l].batch[of], threshold);
+        *n_left += works[t].lists[l].batch[of].n;
     }
 fail:
     rf_free(lo);
@@ -195,18 +199,19 @@ fail:
 static void merge(const rf_encode_plan *plan, const rf_encode_work *works, int n_threads, int l,
                   rf_codes *merged)
 {
+    const int n_classes = plan->lists[l].n_classes;
     int64_t *count = plan->lists[l].count;
     memset(count, 0, sizeof(int64_t) * (size_t)plan->n_rows);
-    for (int t = 0; t < n_threads; t++) {
-        const rf_batch_candidates *c = works[t].lists[l].batch;
+    for (int t = 0; t < n_threads * n_classes; t++) {
+        const rf_batch_candidates *c = &works[t / n_classes].lists[l].batch[t % n_classes];
         for (int64_t i = 0; i < c->n; i++) {
             count[c->row[i]]++;
         }
     }
     rf_encode_start_rows(plan, &plan->lists[l]);
     memcpy(count, merged->row_start, sizeof(int64_t) * (size_t)plan->n_rows);
-    for (int t = 0; t < n_threads; t++) {
-        const rf_batch_candidates *c = works[t].lists[l].batch;
+    for (int t = 0; t < n_threads * n_classes; t++) {
+        const rf_batch_candidates *c = &works[t / n_classes].lists[l].batch[t % n_classes];
         for (int64_t i = 0; i < c->n; i++) {
             merged->latent[count[c->row[i]]++] = c->latent[i];
         }
@@ -249,6 +254,25 @@ static void settle_all(const rf_encode_plan *plan, const rf_encode_work *works, 
     }
 }
 
+/* `to` = what `from` (which it may be) holds, the `k` largest of `rows`; `space` [entries]. */
+static void cut_rows(const rf_codes *from, rf_class_rows rows, int64_t k, float *space,
+                     rf_codes *to)
+{
+    int64_t n = 0, n_above = 0;
+    for (int64_t b = 0; b < from->n_rows; b++) {
+        const int64_t first = from->row_start[b], count = from->row_start[b + 1] - first;
+        if (count > 0 && rf_class_has(rows, b)) {
+            memcpy(space + n, from->value + first, sizeof(float) * (size_t)count);
+            n += count;
+        }
+    }
+    const float least = rf_threshold_of(space, n, k, 0, rf_least_positive);
+    for (int64_t e = 0; e < n; e++) {
+        n_above += space[e] > least;
+    }
+    rf_codes_cut(from, rows, least, k - n_above, to);
+}
+
 rf_status rf_batch_finish(const rf_encode_plan *plan, const rf_encode_work *works, int n_threads,
                           int l)
 {
@@ -256,18 +280,25 @@ rf_status rf_batch_finish(const rf_encode_plan *plan, const rf_encode_work *work
     const rf_encode_list *list = &plan->lists[l];
     rf_codes *codes = list->list->codes;
     rf_codes merged = {.n_rows = plan->n_rows, .row_start = codes->row_start};
-    int64_t n_above = 0;
-    RF_TRY(prune_all(plan, works, n_threads, l, &merged.capacity));
+    rf_class_rows rows = {.row_class = list->list->row_class};
+    float *space = NULL;
+    for (int i = 0; i < list->n_classes; i++) {
+        RF_TRY(prune_class(plan, works, n_threads, l, i, &merged.capacity));
+    }
     RF_ALLOC(merged.latent, merged.capacity);
     RF_ALLOC(merged.value, merged.capacity);
+    RF_ALLOC(space, merged.capacity);
     merge(plan, works, n_threads, l, &merged);
     settle_all(plan, works, n_threads, &merged);
-    float least = rf_threshold_of(merged.value, merged.capacity, list->k, 0, rf_least_positive);
-    for (int64_t e = 0; e < merged.capacity; e++) {
-        n_above += merged.value[e] > least;
+    for (; rows.which < list->n_classes; rows.which++) { /* the last cut is into the codes */
+        const int64_t k = list->classes[rows.which].k;
+        const bool is_last = rows.which == list->n_classes - 1;
+        if (k > 0 || is_last) {
+            cut_rows(&merged, rows, k, space, is_last ? codes : &merged);
+        }
     }
-    rf_codes_cut(&merged, least, list->k - n_above, codes);
 fail:
+    rf_free(space);
     rf_free(merged.value);
     rf_free(merged.latent);
     return status;

@@ -184,16 +184,24 @@ rf_status rf_cpu_dense_relu(rf_stream *s, const rf_view *h, const rf_view *z,
 
 /* ---- gradients ----------------------------------------------------------------------------- */
 
-/* Sums over rows of one chunk of latents. */
-typedef struct latent_sums {
-    float threshold[RF_ACT_CHUNK], b_gate[RF_ACT_CHUNK], gain[RF_ACT_CHUNK], b_mag[RF_ACT_CHUNK];
-} latent_sums;
+/* Latents of a thread at once: runs of memory so long that it comes in time, sums that stay in L1.
+ */
+enum { GRAD_SPAN = 4 * RF_ACT_CHUNK };
 
-/* One row of one chunk. */
+/* Latents first .. first + n - 1 of the tile: sums over rows, and what all rows share. */
+typedef struct grad_span {
+    latents p;
+    int64_t first, n;
+    float slope[GRAD_SPAN];
+    float at_zero[GRAD_SPAN];
+    float threshold[GRAD_SPAN], b_gate[GRAD_SPAN], gain[GRAD_SPAN], b_mag[GRAD_SPAN];
+} grad_span;
+
+/* Latents at .. at + n - 1 of a span, in one row. */
 typedef struct grad_chunk {
     const rf_dense_grad_args *args;
     latents p;
-    int64_t n;
+    int64_t at, n;
     const float *h, *d_gate; /* d_gate of GATED */
     const float *slope;      /* the penalty's derivative; times factor */
     const float *at_zero;    /* that at 0, which counts below the threshold within the window */
@@ -243,9 +251,10 @@ static void jump_grad_with_window(const grad_chunk *c, float *sum)
     }
 }
 
-static void gated_grad(const grad_chunk *c, latent_sums *sums)
+static void gated_grad(const grad_chunk *c, grad_span *sums)
 {
     const latents *p = &c->p;
+    float *b_gate = sums->b_gate + c->at, *b_mag = sums->b_mag + c->at, *gain = sums->gain + c->at;
 #pragma omp simd
     for (int64_t i = 0; i < c->n; i++) {
         const float h = c->h[i], e = p->exp_gain[i];
@@ -253,9 +262,9 @@ static void gated_grad(const grad_chunk *c, latent_sums *sums)
         const float gate = rf_act_above(h, 0.0f, c->d_gate[i] + c->factor * c->slope[i]);
         const float mag = rf_act_above(h, 0.0f, rf_act_above(m, 0.0f, c->d[i]));
         c->d[i] = gate + e * mag;
-        sums->b_gate[i] += gate;
-        sums->b_mag[i] += mag;
-        sums->gain[i] += mag * e * (h - p->b_gate[i]);
+        b_gate[i] += gate;
+        b_mag[i] += mag;
+        gain[i] += mag * e * (h - p->b_gate[i]);
     }
 }
 
@@ -264,7 +273,7 @@ static bool has_window(const rf_act_params *params, const rf_dense_grad_args *ar
     return params->act == RF_CODER_JUMP && (args->d_threshold.data != NULL || args->ste_to_input);
 }
 
-static void grad_row(const rf_act_params *params, const grad_chunk *c, latent_sums *sums)
+static void grad_row(const rf_act_params *params, const grad_chunk *c, grad_span *sums)
 {
     switch (params->act) {
     case RF_CODER_RELU:
@@ -272,7 +281,7 @@ static void grad_row(const rf_act_params *params, const grad_chunk *c, latent_su
         break;
     case RF_CODER_JUMP:
         if (has_window(params, c->args)) {
-            jump_grad_with_window(c, sums->threshold);
+            jump_grad_with_window(c, sums->threshold + c->at);
         } else {
             jump_grad(c);
         }
@@ -295,37 +304,66 @@ static void chunk_slopes(const rf_act_params *params, const grad_chunk *c, float
     rf_cpu_penalty_slopes(rf_cpu_penalty_rule(params), penalised, c->p.weight, c->n, slope);
 }
 
-/* Latents i .. i + n - 1 of the tile, all rows in order. */
-static void grad_latents(const rf_act_params *params, const rf_dense_grad_args *args, latents p,
-                         int64_t i, int64_t n, latent_sums *sums)
+/* L1's derivative is the same wherever there is one; where a pre-activation is not above 0 the
+ * derivative through RELU and GATED does not ask for it. */
+static bool has_one_slope(const rf_act_params *params)
+{
+    return rf_cpu_penalty_rule(params).kind == RF_PENALTY_L1 && params->act != RF_CODER_JUMP;
+}
+
+static void begin_span(const rf_act_params *params, grad_span *span)
 {
     const rf_penalty_rule rule = rf_cpu_penalty_rule(params);
-    const float *row_norm = rule.kind == RF_PENALTY_NORM ? args->row_norm.data : NULL;
-    float slope[RF_ACT_CHUNK] = {0}, at_zero[RF_ACT_CHUNK];
-    for (int64_t j = 0; j < n; j++) {
-        at_zero[j] = rf_cpu_penalty_slope_at_zero(rule) * (p.weight != NULL ? p.weight[j] : 1.0f);
+    const float *weight = span->p.weight;
+    for (int64_t i = 0; i < span->n; i++) {
+        const float w = weight != NULL ? weight[i] : 1.0f;
+        span->at_zero[i] = rf_cpu_penalty_slope_at_zero(rule) * w;
+        span->slope[i] = has_one_slope(params) ? w : 0.0f;
     }
-    for (int64_t b = 0; b < args->h.shape[0]; b++) {
-        float *d = rf_row_mut(&args->d_z, b) + i;
-        if (args->row_valid != NULL && args->row_valid[b] == 0) {
-            memset(d, 0, sizeof(float) * (size_t)n);
-            continue;
-        }
+}
+
+static void grad_row_of_span(const rf_act_params *params, const rf_dense_grad_args *args,
+                             float factor, int64_t b, grad_span *span)
+{
+    const bool has_slopes =
+        rf_cpu_penalty_has_slope(rf_cpu_penalty_rule(params)) && !has_one_slope(params);
+    latents p = span->p;
+    for (int64_t at = 0; at < span->n; at += RF_ACT_CHUNK) {
+        const int64_t i = span->first + at;
         const grad_chunk c = {
             .args = args,
             .p = p,
-            .n = n,
+            .at = at,
+            .n = rf_min_i64(RF_ACT_CHUNK, span->n - at),
             .h = rf_row(&args->h, b) + i,
             .d_gate = params->act == RF_CODER_GATED ? rf_row(&args->d_gate, b) + i : NULL,
-            .slope = slope,
-            .at_zero = at_zero,
-            .factor = args->scale * (row_norm != NULL ? row_norm[b] : 1.0f),
-            .d = d,
+            .slope = span->slope + at,
+            .at_zero = span->at_zero + at,
+            .factor = factor,
+            .d = rf_row_mut(&args->d_z, b) + i,
         };
-        if (rf_cpu_penalty_has_slope(rule)) {
-            chunk_slopes(params, &c, slope);
+        if (has_slopes) {
+            chunk_slopes(params, &c, span->slope + at);
         }
-        grad_row(params, &c, sums);
+        grad_row(params, &c, span);
+        p = advance(p, c.n);
+    }
+}
+
+/* All rows in order. */
+static void grad_latents(const rf_act_params *params, const rf_dense_grad_args *args,
+                         grad_span *span)
+{
+    const rf_penalty_kind kind = rf_cpu_penalty_rule(params).kind;
+    const float *row_norm = kind == RF_PENALTY_NORM ? args->row_norm.data : NULL;
+    begin_span(params, span);
+    for (int64_t b = 0; b < args->h.shape[0]; b++) {
+        if (args->row_valid != NULL && args->row_valid[b] == 0) {
+            memset(rf_row_mut(&args->d_z, b) + span->first, 0, sizeof(float) * (size_t)span->n);
+            continue;
+        }
+        const float factor = args->scale * (row_norm != NULL ? row_norm[b] : 1.0f);
+        grad_row_of_span(params, args, factor, b, span);
     }
 }
 
@@ -337,10 +375,10 @@ static void add_sums(const rf_view *out, int64_t first, int64_t n, const float *
 }
 
 /* Latents that a thread takes at once: some for every thread. Bits do not depend on it. */
-static int64_t chunk_of(int64_t n_latents, int n_threads)
+static int64_t span_of(int64_t n_latents, int n_threads)
 {
     const int64_t share = rf_ceil_div(rf_ceil_div(n_latents, n_threads), 16) * 16;
-    return rf_min_i64(rf_max_i64(share, 64), RF_ACT_CHUNK);
+    return rf_min_i64(rf_max_i64(share, 64), GRAD_SPAN);
 }
 
 rf_status rf_cpu_dense_grad(rf_stream *s, const rf_act_params *params,
@@ -348,7 +386,7 @@ rf_status rf_cpu_dense_grad(rf_stream *s, const rf_act_params *params,
 {
     rf_status status = RF_OK;
     const int n_threads = rf_cpu_n_threads(s);
-    const int64_t n_latents = args->h.shape[1], chunk = chunk_of(n_latents, n_threads);
+    const int64_t n_latents = args->h.shape[1], span = span_of(n_latents, n_threads);
     latents all = latents_from(params, args->first_latent);
     void *scratch;
 
@@ -358,10 +396,10 @@ rf_status rf_cpu_dense_grad(rf_stream *s, const rf_act_params *params,
         all.exp_gain = scratch;
     }
 #pragma omp parallel for schedule(static) num_threads(n_threads)
-    for (int64_t i = 0; i < n_latents; i += chunk) {
-        const int64_t n = rf_min_i64(chunk, n_latents - i), first = args->first_latent + i;
-        latent_sums sums = {0};
-        grad_latents(params, args, advance(all, i), i, n, &sums);
+    for (int64_t i = 0; i < n_latents; i += span) {
+        const int64_t n = rf_min_i64(span, n_latents - i), first = args->first_latent + i;
+        grad_span sums = {.p = advance(all, i), .first = i, .n = n};
+        grad_latents(params, args, &sums);
         add_sums(&args->d_threshold, first, n, sums.threshold);
         add_sums(&args->d_b_gate, first, n, sums.b_gate);
         add_sums(&args->d_gain, first, n, sums.gain);

@@ -70,14 +70,17 @@ static void carve_topk(carver *c, const rf_encode_plan *plan, const rf_encode_li
 
 static void carve_batch(carver *c, const rf_encode_list *list, rf_encode_list_work *own)
 {
-    rf_batch_candidates batch = {.threshold = rf_least_positive};
-    own->batch = carve(c, 1, sizeof *own->batch);
-    batch.lo = carve(c, list->room, sizeof(float));
-    batch.hi = carve(c, list->room, sizeof(float));
-    batch.row = carve(c, list->room, sizeof(int32_t));
-    batch.latent = carve(c, list->room, sizeof(int32_t));
-    if (own->batch != NULL) {
-        *own->batch = batch;
+    own->batch = carve(c, list->n_classes, sizeof *own->batch);
+    for (int i = 0; i < list->n_classes; i++) {
+        rf_batch_candidates batch = {.threshold = rf_least_positive};
+        int64_t room = list->classes[i].room;
+        batch.lo = carve(c, room, sizeof(float));
+        batch.hi = carve(c, room, sizeof(float));
+        batch.row = carve(c, room, sizeof(int32_t));
+        batch.latent = carve(c, room, sizeof(int32_t));
+        if (own->batch != NULL) {
+            own->batch[i] = batch;
+        }
     }
 }
 
@@ -122,17 +125,26 @@ static float least_above(const float *floor)
 
 static void plan_list(const rf_encode_plan *plan, const rf_select_list *list, rf_encode_list *out)
 {
-    int64_t n_values = plan->n_rows * plan->n_latents;
-    *out = (rf_encode_list){.list = list, .bound = rf_least_positive};
+    const bool has_classes = list->row_class != NULL;
+    const int64_t n_values = plan->n_rows * plan->n_latents;
+    *out = (rf_encode_list){.list = list, .n_classes = has_classes ? RF_MAX_ROW_CLASSES : 1};
+    for (int i = 0; i < out->n_classes; i++) {
+        rf_encode_class *class = &out->classes[i];
+        const int64_t k = has_classes ? list->class_k[i] : list->k;
+        class->bound = rf_least_positive;
+        if (list->rule == RF_SELECT_TOPK) {
+            class->k = rf_min_i64(k, plan->n_latents);
+        } else if (list->rule == RF_SELECT_BATCH_TOPK) {
+            class->k = rf_min_i64(k, n_values);
+            class->room = k > 0 ? rf_batch_room(class->k, n_values, plan->tile) : 0;
+        } else if (list->rule == RF_SELECT_ABOVE) {
+            class->least = least_above(list->floor + i);
+        }
+    }
     if (list->rule == RF_SELECT_TOPK) {
         out->k = rf_min_i64(list->k, plan->n_latents);
         out->room = rf_candidates_room(out->k, plan->tile);
         out->slot = list->codes->capacity / plan->n_rows;
-    } else if (list->rule == RF_SELECT_BATCH_TOPK) {
-        out->k = rf_min_i64(list->k, n_values);
-        out->room = rf_batch_room(out->k, n_values, plan->tile);
-    } else if (list->rule == RF_SELECT_ABOVE) {
-        out->least = least_above(list->floor);
     }
 }
 

@@ -7,8 +7,7 @@
 /* The k of a row of a TOPK list. */
 static int64_t k_of(const rf_encode_list *list, int64_t row)
 {
-    const int32_t *row_k = list->list->row_k;
-    return row_k == NULL ? list->k : rf_max_i64(0, rf_min_i64(row_k[row], list->k));
+    return list->classes[rf_class_of(list->list->row_class, row)].k;
 }
 
 static void begin_topk(const rf_encode_list_work *own, int64_t room, int64_t n_rows)
@@ -129,7 +128,8 @@ static void add_above(const rf_encode_plan *plan, rf_encode_work *work, const rf
 {
     rf_exact exact = rf_encode_exact(plan, work, row);
     int32_t *latent = work->nominated;
-    int64_t n = rf_cpu_nominate(p, t->norm, t->offset_hi, t->n, plan->row_scale[row], list->least,
+    const float least = list->classes[rf_class_of(list->list->row_class, row)].least;
+    int64_t n = rf_cpu_nominate(p, t->norm, t->offset_hi, t->n, plan->row_scale[row], least,
                                 work->nominated);
     for (int64_t i = 0; i < n; i++) {
         latent[i] = rf_tile_latent(t, work->nominated[i]);
@@ -137,7 +137,7 @@ static void add_above(const rf_encode_plan *plan, rf_encode_work *work, const rf
     rf_dot_rows(exact.x, exact.w, exact.w_stride, latent, n, exact.width, exact.work);
     for (int64_t i = 0; i < n; i++) {
         float v = exact.work[i] + exact.bias[latent[i]];
-        if (v >= list->least && !rf_encode_append(list, row, latent[i], v)) {
+        if (v >= least && !rf_encode_append(list, row, latent[i], v)) {
             return;
         }
     }

@@ -10,33 +10,46 @@
 
 #include <string.h>
 
-enum { TILE_COST = 16, FEW_TILES = 8 }; /* what a tile costs by itself, in rows */
+enum { LONG_K = 8192 };
+
+/* A tile at most, and what one costs by itself, in rows. oneDNN packs what is transposed once a
+ * tile, and reads and writes c once a step of K. */
+typedef struct tile_limits {
+    int64_t rows, cols, cost;
+} tile_limits;
+
+/* Large tiles are for AVX-512, where an element is one chain of FMA whatever the tile; with AVX2
+ * oneDNN sums up in another order from some size on. */
+static tile_limits limits_of(const rf_product *p)
+{
+    const rf_matmul_args *args = p->args;
+    if (p->has_panels || p->row_step == RF_PAD_ROWS) {
+        return (tile_limits){RF_TILE_ROWS, RF_TILE_COLS, 16};
+    }
+    if (args->trans_a == RF_TRANS) {
+        return (tile_limits){11 * RF_PAD_ROWS, 2 * RF_TILE_COLS, 32};
+    }
+    if (args->trans_b == RF_TRANS) {
+        return (tile_limits){22 * RF_PAD_ROWS, RF_MAX_TILE_COLS, 64};
+    }
+    return p->k >= LONG_K ? (tile_limits){22 * RF_PAD_ROWS, 2 * RF_TILE_COLS, 32}
+                          : (tile_limits){RF_TILE_ROWS, RF_TILE_COLS, 16};
+}
 
 /* Rows of a tile: those with which all threads are done first, if they take tiles of one size by
  * turns. */
-static int64_t choose_rows(const rf_product *p)
+static int64_t choose_rows(const rf_product *p, const tile_limits *limits)
 {
     int64_t best = 0, least = INT64_MAX;
-    for (int64_t rows = RF_PAD_ROWS; rows <= RF_TILE_ROWS; rows += p->row_step) {
+    for (int64_t rows = RF_PAD_ROWS; rows <= limits->rows; rows += p->row_step) {
         const int64_t n_tiles = rf_ceil_div(p->m, rows) * p->n_cols;
-        const int64_t time = rf_ceil_div(n_tiles, p->n_threads) * (rows + TILE_COST);
+        const int64_t time = rf_ceil_div(n_tiles, p->n_threads) * (rows + limits->cost);
         if (time <= least) {
             least = time;
             best = rows;
         }
     }
     return best;
-}
-
-/* Where operands are transposed oneDNN packs them for each tile: they are large while there are
- * enough for a few threads. */
-static int64_t choose_rows_transposed(const rf_product *p)
-{
-    int64_t rows = RF_TILE_ROWS;
-    while (rows > RF_PAD_ROWS && rf_ceil_div(p->m, rows) * p->n_cols < FEW_TILES) {
-        rows -= RF_PAD_ROWS;
-    }
-    return rows;
 }
 
 static rf_product plan_product(const rf_matmul_args *args, rf_product_kind kind, int n_threads)
@@ -50,15 +63,14 @@ static rf_product plan_product(const rf_matmul_args *args, rf_product_kind kind,
     p.is_narrow = p.n < RF_PAD_COLS;
     p.has_panels = p.is_narrow || kind != RF_PRODUCT_F32 ||
                    (args->trans_b == RF_NO_TRANS && args->b.stride[0] >= RF_WIDE_ROW);
-    p.n_cols = rf_max_i64(1, rf_ceil_div(p.n, RF_TILE_COLS));
-    if (p.n_cols > 1 && p.n - (p.n_cols - 1) * RF_TILE_COLS < RF_PAD_COLS) {
+    p.row_step = kind == RF_PRODUCT_BF16 ? RF_PAD_ROWS : rf_cpu_row_step();
+    const tile_limits limits = limits_of(&p);
+    p.tile_cols = limits.cols;
+    p.n_cols = rf_max_i64(1, rf_ceil_div(p.n, p.tile_cols));
+    if (p.n_cols > 1 && p.n - (p.n_cols - 1) * p.tile_cols < RF_PAD_COLS) {
         p.n_cols--; /* the last tile takes a narrow rest along */
     }
-    const bool is_plain =
-        args->trans_a == RF_NO_TRANS && (p.has_panels || args->trans_b == RF_NO_TRANS);
-    p.row_step = is_plain && kind != RF_PRODUCT_BF16 ? rf_cpu_row_step() : RF_PAD_ROWS;
-    p.k_step = is_plain || kind != RF_PRODUCT_F32 ? RF_K_STEP : RF_K_STEP_TRANS;
-    p.tile_rows = is_plain ? choose_rows(&p) : choose_rows_transposed(&p);
+    p.tile_rows = choose_rows(&p, &limits);
     p.n_rows = rf_ceil_div(p.m, p.tile_rows);
     p.chunk = p.k;
     if (p.has_panels) { /* panels of so many terms at once that they stay small */
@@ -119,7 +131,7 @@ static rf_status multiply_chunk(const rf_product *p, const rf_tile *t, int64_t r
     rf_status status = RF_OK;
     int64_t done = 0;
     do { /* once at least: a product of no terms is zero */
-        const int64_t step = rf_min_i64(p->k_step, t->k - done);
+        const int64_t step = rf_min_i64(RF_K_STEP, t->k - done);
         RF_TRY(multiply(p, t, rows, t->k0 + done, step, t->k0 + done == 0 ? p->args->beta : 1.0f, c,
                         c_stride));
         done += step;
@@ -174,11 +186,11 @@ static rf_tile tile_at(const rf_product *p, int64_t i, int64_t k0)
 {
     const int64_t row = i % p->n_rows, col = i / p->n_rows;
     rf_tile t = {.m0 = row * p->tile_rows,
-                 .n0 = col * RF_TILE_COLS,
+                 .n0 = col * p->tile_cols,
                  .k0 = k0,
                  .k = rf_min_i64(p->chunk, p->k - k0)};
     t.m = rf_min_i64(p->tile_rows, p->m - t.m0);
-    t.n = col == p->n_cols - 1 ? p->n - t.n0 : RF_TILE_COLS;
+    t.n = col == p->n_cols - 1 ? p->n - t.n0 : p->tile_cols;
     t.panel = rf_panel_at(p, col, t.k);
     t.stage = p->work + rf_cpu_thread() * rf_product_thread_floats();
     t.padded_c = (float *)t.stage + RF_STAGE_FLOATS;

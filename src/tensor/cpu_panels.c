@@ -16,12 +16,12 @@ int64_t rf_product_panel_floats(const rf_product *p)
 
 int64_t rf_product_thread_floats(void)
 {
-    return RF_STAGE_FLOATS + RF_PAD_ROWS * (RF_TILE_COLS + RF_PAD_COLS);
+    return RF_STAGE_FLOATS + RF_PAD_ROWS * (RF_MAX_TILE_COLS + RF_PAD_COLS);
 }
 
 void *rf_panel_at(const rf_product *p, int64_t col, int64_t n_terms)
 {
-    return (char *)p->panels + (size_t)(col * RF_TILE_COLS * n_terms) * panel_element(p);
+    return (char *)p->panels + (size_t)(col * p->tile_cols * n_terms) * panel_element(p);
 }
 
 /* One row of a panel. */
@@ -48,7 +48,7 @@ static void pack_row(const rf_product *p, int64_t term, int64_t n0, int64_t n, v
 static void pack_rows(const rf_product *p, int64_t k0, int64_t r, int64_t n_terms)
 {
     for (int64_t col = 0; col < p->n_cols; col++) {
-        const int64_t n0 = col * RF_TILE_COLS, n = col == p->n_cols - 1 ? p->n - n0 : RF_TILE_COLS;
+        const int64_t n0 = col * p->tile_cols, n = col == p->n_cols - 1 ? p->n - n0 : p->tile_cols;
         const int64_t width = rf_max_i64(n, RF_PAD_COLS);
         const size_t row_bytes = (size_t)width * panel_element(p);
         char *out = (char *)rf_panel_at(p, col, n_terms) + (size_t)r * row_bytes;
@@ -84,7 +84,7 @@ static const float *row_of_a(const rf_product *p, int64_t row, int64_t k0, int64
 
 void rf_stage(const rf_product *p, const rf_tile *t, int64_t n_rows, int64_t k0, int64_t n_terms)
 {
-    float gathered[RF_K_STEP_TRANS], *out = t->stage;
+    float gathered[RF_K_STEP], *out = t->stage;
     for (int64_t i = 0; i < n_rows; i++, out += n_terms) {
         if (i >= t->m) {
             memset(out, 0, (size_t)n_terms * sizeof *out);
@@ -102,7 +102,7 @@ void rf_stage(const rf_product *p, const rf_tile *t, int64_t n_rows, int64_t k0,
 void rf_stage_bf16(const rf_product *p, const rf_tile *t, int64_t n_rows, int64_t k0,
                    int64_t n_terms)
 {
-    float gathered[RF_K_STEP_TRANS];
+    float gathered[RF_K_STEP];
     uint16_t *out = t->stage;
     for (int64_t i = 0; i < n_rows; i++, out += n_terms) {
         if (i >= t->m) {

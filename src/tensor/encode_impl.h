@@ -8,10 +8,10 @@
 #include "coder_ops_impl.h"
 #include "matmul_impl.h"
 
-/* oneDNN packs both operands of each tile: tall tiles pack the dictionary less often (measured on 2
- * cores with AVX-512: 1024 x 512 takes 0.93 of the time of 256 x 1024, and no longer than one whole
- * product). Bits of a product do not depend on the tile in steps of 16 rows. */
-enum { ENCODE_TILE_ROWS = 1024, ENCODE_TILE_LATENTS = 512, ENCODE_ROW_STEP = 16 };
+/* oneDNN packs both operands of each tile: large ones pack less often (measured on one core with
+ * AVX-512: the product in tiles of 1024 x 1024 takes as long as one whole product, of 1024 x 512
+ * 1.05 of it). Bits of a product do not depend on the tile in steps of 16 rows. */
+enum { ENCODE_TILE_ROWS = 1024, ENCODE_TILE_LATENTS = 1024, ENCODE_ROW_STEP = 16 };
 
 /* Tokens are settled side by side, a few candidates each at a time: rows of W that several of them
  * ask for are then in cache. */
@@ -27,16 +27,34 @@ typedef struct rf_encode_pool {
     int64_t n_chunks, n_used;
 } rf_encode_pool;
 
+/* Rows of one class, of an exact rule: all rows where there are no classes. */
+typedef struct rf_encode_class {
+    int64_t k;    /* of a row (TOPK), of all of them (BATCH_TOPK) */
+    int64_t room; /* of BATCH_TOPK: candidates of a thread */
+    float bound;  /* of BATCH_TOPK: k values are not below it, as some thread knows */
+    float least;  /* of ABOVE: the least value that is wanted */
+} rf_encode_class;
+
 /* A list as all threads see it. */
 typedef struct rf_encode_list {
     const rf_select_list *list;
-    int64_t k, room, slot; /* room: candidates of a row (TOPK) or of a thread (BATCH_TOPK) */
+    int64_t k, room, slot; /* of TOPK: largest k, candidates of a row */
     int64_t *count;        /* [B] entries of a row */
     float *gate;           /* [F], of POSITIVE and WINDOW: product + gate < 0 is not wanted */
-    float least;           /* of ABOVE: the least value that is wanted */
-    float bound;           /* of BATCH_TOPK: k values are not below it, as some thread knows */
+    int n_classes;
+    rf_encode_class classes[RF_MAX_ROW_CLASSES];
     rf_encode_pool pool;
 } rf_encode_list;
+
+static inline int rf_class_of(const uint8_t *row_class, int64_t row)
+{
+    return row_class == NULL || row_class[row] >= RF_MAX_ROW_CLASSES ? 0 : row_class[row];
+}
+
+static inline bool rf_class_has(rf_class_rows rows, int64_t row)
+{
+    return rows.row_class == NULL || rf_class_of(rows.row_class, row) == rows.which;
+}
 
 /* The same for all threads. pre of (b, i) lies within row_scale[b] * norm[i] of the product, and a
  * little for the bias, which offset_hi and offset_lo hold together with the bias itself. */
@@ -64,7 +82,7 @@ typedef struct rf_encode_list_work {
     rf_candidates *candidates;  /* TOPK: [block_rows] */
     float *lo, *hi;             /* [block_rows, room] */
     int32_t *latent;            /* [block_rows, room] */
-    rf_batch_candidates *batch; /* BATCH_TOPK: one */
+    rf_batch_candidates *batch; /* BATCH_TOPK: [n_classes] */
 } rf_encode_list_work;
 
 /* One thread's work space. */
@@ -137,8 +155,9 @@ void rf_batch_add(const rf_encode_plan *plan, rf_encode_work *work, int l, const
 rf_status rf_batch_finish(const rf_encode_plan *plan, const rf_encode_work *works, int n_threads,
                           int l);
 
-/* `to` = the entries of `from` (which it may be) > threshold, and the first n_ties of those equal
- * to it. d_value goes along where both have it. */
-void rf_codes_cut(const rf_codes *from, float threshold, int64_t n_ties, rf_codes *to);
+/* `to` = the entries of `from` (which it may be): of `rows` those > threshold, and the first n_ties
+ * of those equal to it; of other rows all. d_value goes along where both have it. */
+void rf_codes_cut(const rf_codes *from, rf_class_rows rows, float threshold, int64_t n_ties,
+                  rf_codes *to);
 
 #endif

@@ -9,12 +9,12 @@ enum {
     RF_PAD_ROWS = 48,
     RF_PAD_COLS = 16,
     RF_TILE_COLS = 384,
-    RF_TILE_ROWS = 5 * RF_PAD_ROWS, /* at most */
+    RF_TILE_ROWS = 5 * RF_PAD_ROWS, /* at most, with panels: those may be staged */
+    RF_MAX_TILE_COLS = 1024,        /* without panels */
     RF_K_STEP = 384,
-    RF_WIDE_ROW = 1024,    /* floats: rows of b from here on are copied into panels */
-    RF_K_STEP_TRANS = 768, /* without panels */
-    RF_STAGE_FLOATS = RF_TILE_ROWS * RF_K_STEP, /* or RF_PAD_ROWS * RF_K_STEP_TRANS */
-    RF_MAX_PANEL_FLOATS = 1 << 23,              /* of all panels at a time */
+    RF_WIDE_ROW = 1024, /* floats: rows of b from here on are copied into panels */
+    RF_STAGE_FLOATS = RF_TILE_ROWS * RF_K_STEP,
+    RF_MAX_PANEL_FLOATS = 1 << 23, /* of all panels at a time */
 };
 
 /* How terms are multiplied. Values in bf16 may be multiplied as floats: the products are the same.
@@ -27,8 +27,8 @@ typedef enum rf_product_kind {
 
 typedef struct rf_product {
     const rf_matmul_args *args;
-    int64_t m, n, k, chunk;                              /* chunk: terms in panels at a time */
-    int64_t row_step, k_step, tile_rows, n_rows, n_cols; /* n_rows x n_cols tiles */
+    int64_t m, n, k, chunk;                                 /* chunk: terms in panels at a time */
+    int64_t row_step, tile_rows, tile_cols, n_rows, n_cols; /* n_rows x n_cols tiles */
     rf_product_kind kind;
     bool is_narrow;  /* fewer columns than RF_PAD_COLS: padded with zeros */
     bool has_panels; /* else b is read where it is */
@@ -42,7 +42,7 @@ typedef struct rf_tile {
     int64_t m0, m, n0, n, k0, k;
     const void *panel; /* [k, n] */
     void *stage;       /* of the thread: RF_STAGE_FLOATS */
-    float *padded_c;   /* of the thread: [RF_PAD_ROWS, RF_TILE_COLS + RF_PAD_COLS] */
+    float *padded_c;   /* of the thread: [RF_PAD_ROWS, RF_MAX_TILE_COLS + RF_PAD_COLS] */
 } rf_tile;
 
 static inline const float *rf_element(const rf_view *v, rf_trans trans, int64_t i, int64_t j)

@@ -312,3 +312,26 @@ rf_status rf_all_sum_i64(rf_stream *s, const rf_comm *comm, int64_t *data, int64
 {
     return s->backend->ops->all_sum_i64(s, comm, data, n);
 }
+
+static bool is_a_float(rf_dtype dtype)
+{
+    return dtype == RF_F32 || dtype == RF_F16 || dtype == RF_BF16;
+}
+
+rf_status rf_convert(rf_stream *s, const rf_view *x, const rf_view *y)
+{
+    rf_status status = RF_OK;
+    RF_REQUIRE(is_a_float(x->dtype) && is_a_float(y->dtype) &&
+                   (x->dtype == RF_F32 || y->dtype == RF_F32 || x->dtype == y->dtype),
+               "convert: from type %d to %d, expected F32 and F16 or BF16", (int)x->dtype,
+               (int)y->dtype);
+    RF_TRY(rf_shape_check("convert", "x", x, x->dtype, RF_MUST_BE_GIVEN, x->n_dims, x->shape));
+    RF_TRY(rf_shape_check("convert", "y", y, y->dtype, RF_MUST_BE_GIVEN, x->n_dims, x->shape));
+    RF_REQUIRE(rf_view_is_contiguous(x) && rf_view_is_contiguous(y),
+               "convert: x and y must be contiguous");
+    if (rf_view_n_elems(x) > 0) {
+        RF_TRY(s->backend->ops->convert(s, x, y));
+    }
+fail:
+    return status;
+}

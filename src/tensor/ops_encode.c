@@ -14,6 +14,7 @@ static rf_status check_counted(const rf_select_list *list, int64_t n_rows, int64
 {
     rf_status status = RF_OK;
     bool is_topk = list->rule == RF_SELECT_TOPK;
+    int64_t left = list->k;
     int64_t k = rf_min_i64(list->k, is_topk ? n_latents : n_rows * n_latents);
     int64_t need = is_topk ? n_rows * k : k;
     RF_REQUIRE(list->k >= (is_topk ? 1 : 0), "encode: k=%" PRId64 ", expected >= %d", list->k,
@@ -22,6 +23,12 @@ static rf_status check_counted(const rf_select_list *list, int64_t n_rows, int64
                "encode: room for %" PRId64 " entries, k=%" PRId64 " of %" PRId64
                " rows needs %" PRId64,
                list->codes->capacity, list->k, n_rows, need);
+    for (int c = 0; list->row_class != NULL && c < RF_MAX_ROW_CLASSES; c++) {
+        RF_REQUIRE(list->class_k[c] >= 0 && list->class_k[c] <= left,
+                   "encode: k=%" PRId64 " of class %d, expected 0 to %" PRId64, list->class_k[c], c,
+                   left);
+        left -= is_topk ? 0 : list->class_k[c];
+    }
 fail:
     return status;
 }
@@ -31,6 +38,8 @@ static rf_status check_open(const rf_select_list *list, int64_t n_latents)
 {
     rf_status status = RF_OK;
     RF_REQUIRE(list->overflow != NULL, "encode: a list that may overflow must count it");
+    RF_REQUIRE(list->row_class == NULL || list->rule == RF_SELECT_ABOVE,
+               "encode: classes of rows mean nothing to rule %d", (int)list->rule);
     if (list->rule == RF_SELECT_ABOVE) {
         RF_REQUIRE(list->floor != NULL, "encode: a list of what is above has no floor");
         return RF_OK;
@@ -88,23 +97,35 @@ fail:
     return status;
 }
 
-rf_status rf_codes_histogram(rf_stream *s, const rf_codes *codes, int32_t upper, int64_t *counts)
+static rf_status check_rows(const rf_codes *codes, rf_class_rows rows)
 {
     rf_status status = RF_OK;
-    RF_REQUIRE(codes != NULL && codes->row_start != NULL && counts != NULL,
-               "histogram: codes or counts are absent");
-    RF_REQUIRE(upper <= UINT16_MAX, "histogram: upper half %" PRId32 ", expected 16 bits", upper);
-    RF_TRY(s->backend->ops->codes_histogram(s, codes, upper, counts));
+    RF_REQUIRE(codes != NULL && codes->row_start != NULL, "codes are absent");
+    RF_REQUIRE(rows.which >= 0 && rows.which < RF_MAX_ROW_CLASSES,
+               "rows of class %d, expected 0 to %d", rows.which, RF_MAX_ROW_CLASSES - 1);
 fail:
     return status;
 }
 
-rf_status rf_codes_keep(rf_stream *s, rf_codes *codes, float threshold, int64_t n_ties)
+rf_status rf_codes_histogram(rf_stream *s, const rf_codes *codes, rf_class_rows rows, int32_t upper,
+                             int64_t *counts)
 {
     rf_status status = RF_OK;
-    RF_REQUIRE(codes != NULL && codes->row_start != NULL, "keep: codes are absent");
+    RF_TRY_DOING(check_rows(codes, rows), "histogram");
+    RF_REQUIRE(counts != NULL, "histogram: counts are absent");
+    RF_REQUIRE(upper <= UINT16_MAX, "histogram: upper half %" PRId32 ", expected 16 bits", upper);
+    RF_TRY(s->backend->ops->codes_histogram(s, codes, rows, upper, counts));
+fail:
+    return status;
+}
+
+rf_status rf_codes_keep(rf_stream *s, rf_codes *codes, rf_class_rows rows, float threshold,
+                        int64_t n_ties)
+{
+    rf_status status = RF_OK;
+    RF_TRY_DOING(check_rows(codes, rows), "keep");
     RF_REQUIRE(n_ties >= 0, "keep: %" PRId64 " ties, expected >= 0", n_ties);
-    RF_TRY(s->backend->ops->codes_keep(s, codes, threshold, n_ties));
+    RF_TRY(s->backend->ops->codes_keep(s, codes, rows, threshold, n_ties));
 fail:
     return status;
 }

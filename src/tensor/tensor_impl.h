@@ -76,6 +76,7 @@ rf_status rf_cpu_activation(rf_stream *s, rf_act act, const rf_view *x, const rf
 rf_status rf_cpu_add(rf_stream *s, const rf_add_args *args);
 rf_status rf_cpu_patch_rows(rf_stream *s, const rf_patch_rows_args *args);
 rf_status rf_cpu_embed_tokens(rf_stream *s, const rf_embed_tokens_args *args);
+rf_status rf_cpu_convert(rf_stream *s, const rf_view *x, const rf_view *y);
 rf_status rf_cpu_gather_rows(rf_stream *s, const rf_view *src, const rf_view *index,
                              const rf_view *dst);
 rf_status rf_cpu_gated(rf_stream *s, rf_act act, const rf_view *gate, const rf_view *x,
@@ -128,9 +129,10 @@ rf_status rf_cpu_index_by_latent(rf_stream *s, const rf_codes *codes, rf_latent_
 rf_status rf_cpu_accumulate_by_latent(rf_stream *s, const rf_by_latent_args *args);
 rf_status rf_cpu_row_sum(rf_stream *s, const rf_row_sum_args *args);
 rf_status rf_cpu_sum_squares(rf_stream *s, const rf_view *x, double *out, double beta);
-rf_status rf_cpu_codes_histogram(rf_stream *s, const rf_codes *codes, int32_t upper,
-                                 int64_t *counts);
-rf_status rf_cpu_codes_keep(rf_stream *s, rf_codes *codes, float threshold, int64_t n_ties);
+rf_status rf_cpu_codes_histogram(rf_stream *s, const rf_codes *codes, rf_class_rows rows,
+                                 int32_t upper, int64_t *counts);
+rf_status rf_cpu_codes_keep(rf_stream *s, rf_codes *codes, rf_class_rows rows, float threshold,
+                            int64_t n_ties);
 rf_status rf_cpu_prefix_residual(rf_stream *s, const rf_prefix_residual_args *args);
 rf_status rf_cpu_sum_by_latent(rf_stream *s, const rf_latent_index *index, const float *entries,
                                const rf_view *out, float beta);

@@ -1,171 +1,14 @@
-/* One HDF5 file that holds what the next steps depend on: docs/format-checkpoint.md. */
-#include "run_impl.h"
+/* Reading the HDF5 file that holds what the next steps depend on: docs/format-checkpoint.md. */
+#include "checkpoint_impl.h"
 
 #include <math.h>
 #include <string.h>
 
-enum {
-    FORMAT_VERSION = 2,
-    MAX_CODERS = 4096,
-    N_PROGRESS = 5,
-    MAX_SITES = 2 + 2 * RF_MAX_SITES, /* numbers of "sites" */
-};
-static const char format_text[] = "refract checkpoint";
-
-/* ---- datasets ----------------------------------------------------------------------------------
- */
-
-static rf_status h5_type(const rf_view *view, rf_h5_type *out)
-{
-    rf_status status = RF_OK;
-    switch (view->dtype) {
-    case RF_F32:
-        *out = RF_H5_F32;
-        return RF_OK;
-    case RF_I64:
-        *out = RF_H5_I64;
-        return RF_OK;
-    default:
-        RF_BUG(false, "a checkpoint holds fp32 and int64 tensors, not dtype %d", (int)view->dtype);
-    }
-fail:
-    return status;
-}
-
-static size_t view_bytes(const rf_view *view)
-{
-    return (size_t)rf_view_n_elems(view) * rf_dtype_bytes(view->dtype);
-}
-
-/* Names of dataset `name` of coder `idx`. */
-static rf_status dataset_name(char out[RF_NAME_LEN], int64_t idx, const char *group,
-                              const char *name)
-{
-    return rf_format(out, RF_NAME_LEN, "coders/%05" PRId64 "/%s%s", idx, group, name);
-}
-
-static rf_status write_i64(rf_h5_file *f, const char *name, const int64_t *values, int64_t n)
-{
-    return rf_h5_write(f, name, RF_H5_I64, 1, &n, values);
-}
+enum { MAX_CODERS = 4096 };
 
 static rf_status read_i64(const rf_h5_file *f, const char *name, int64_t *values, int64_t n)
 {
     return rf_h5_read(f, name, RF_H5_I64, 1, &n, values);
-}
-
-static rf_status write_tensor(rf_h5_file *f, const char *name, rf_stream *s, const rf_view *view)
-{
-    rf_status status = RF_OK;
-    unsigned char *host = NULL;
-    rf_h5_type type = RF_H5_F32;
-
-    RF_TRY(h5_type(view, &type));
-    RF_ALLOC(host, (int64_t)view_bytes(view));
-    RF_TRY(rf_copy_out(s, host, view->data, view_bytes(view)));
-    RF_TRY(rf_stream_synchronise(s));
-    RF_TRY(rf_h5_write(f, name, type, view->n_dims, view->shape, host));
-fail:
-    rf_free(host);
-    return status;
-}
-
-/* ---- write -------------------------------------------------------------------------------------
- */
-
-static rf_status write_header(rf_h5_file *f, const rf_checkpoint *c)
-{
-    rf_status status = RF_OK;
-    const int64_t version = FORMAT_VERSION;
-    const int64_t picture_hash = (int64_t)c->picture_hash, model_hash = (int64_t)c->model_hash;
-    RF_TRY(rf_h5_write_text(f, "format", format_text));
-    RF_TRY(write_i64(f, "version", &version, 1));
-    RF_TRY(write_i64(f, "tick", &c->tick, 1));
-    RF_TRY(write_i64(f, "n_coders", &c->n_coders, 1));
-    RF_TRY(write_i64(f, "picture_hash", &picture_hash, 1));
-    RF_TRY(write_i64(f, "model_hash", &model_hash, 1));
-    RF_TRY(rf_h5_write_text(f, "weight_processing", c->weight_processing));
-    RF_TRY(rf_h5_write_text(f, "settings", c->settings));
-    RF_TRY(rf_h5_write_text(f, "refract", RF_VERSION));
-    RF_TRY(rf_h5_write_text(f, "backend", c->backend));
-fail:
-    return status;
-}
-
-static rf_status write_progress(rf_h5_file *f, int64_t idx, const rf_checkpoint_coder *c)
-{
-    rf_status status = RF_OK;
-    char name[RF_NAME_LEN];
-    const int64_t progress[N_PROGRESS] = {c->batches_done, c->failed, c->stopping.stop,
-                                          c->stopping.n_lines, c->stopping.n_worse};
-    const int64_t one = 1;
-
-    RF_TRY(dataset_name(name, idx, "progress", ""));
-    RF_TRY(write_i64(f, name, progress, N_PROGRESS));
-    RF_TRY(dataset_name(name, idx, "best", ""));
-    RF_TRY(rf_h5_write(f, name, RF_H5_F64, 1, &one, &c->stopping.best));
-fail:
-    return status;
-}
-
-/* How many, and their widths. */
-static rf_status write_sites(rf_h5_file *f, int64_t idx, const rf_coder_shape *shape)
-{
-    rf_status status = RF_OK;
-    char name[RF_NAME_LEN];
-    int64_t sites[MAX_SITES] = {shape->n_in, shape->n_out};
-
-    memcpy(sites + 2, shape->in, sizeof *sites * (size_t)shape->n_in);
-    memcpy(sites + 2 + shape->n_in, shape->out, sizeof *sites * (size_t)shape->n_out);
-    RF_TRY(dataset_name(name, idx, "sites", ""));
-    RF_TRY(write_i64(f, name, sites, 2 + shape->n_in + shape->n_out));
-fail:
-    return status;
-}
-
-static rf_status write_coder(rf_h5_file *f, rf_stream *s, int64_t idx, const rf_checkpoint_coder *c)
-{
-    rf_status status = RF_OK;
-    char name[RF_NAME_LEN];
-
-    RF_TRY(dataset_name(name, idx, "name", ""));
-    RF_TRY(rf_h5_write_text(f, name, c->name));
-    RF_TRY(write_progress(f, idx, c));
-    RF_TRY(write_sites(f, idx, rf_coder_get_shape(c->coder)));
-    for (int i = 0; i < rf_coder_n_tensors(c->coder); i++) {
-        const rf_coder_tensor t = rf_coder_tensor_at(c->coder, i);
-        if (rf_coder_has(c->coder, i)) {
-            RF_TRY(dataset_name(name, idx, "coder/", t.name));
-            RF_TRY(write_tensor(f, name, s, &t.view));
-        }
-    }
-    for (int i = 0; i < rf_optimiser_n_tensors(c->opt); i++) {
-        const rf_view view = rf_optimiser_tensor_view(c->opt, i);
-        RF_TRY(dataset_name(name, idx, "optimiser/", rf_optimiser_tensor_name(c->opt, i)));
-        RF_TRY(write_tensor(f, name, s, &view));
-    }
-fail:
-    return status;
-}
-
-rf_status rf_checkpoint_write(const char *path, rf_stream *s, const rf_checkpoint *c)
-{
-    rf_status status = RF_OK;
-    rf_h5_file *f = NULL;
-
-    RF_TRY(rf_h5_create(path, &f));
-    RF_TRY(write_header(f, c));
-    for (int64_t i = 0; i < c->n_coders; i++) {
-        RF_TRY(write_coder(f, s, i, &c->coders[i]));
-    }
-    status = rf_h5_commit(f);
-    f = NULL;
-fail:
-    rf_h5_close(f);
-    if (status != RF_OK) {
-        rf_error_context("saving a checkpoint (the ones before it are whole)");
-    }
-    return status;
 }
 
 /* ---- read --------------------------------------------------------------------------------------
@@ -179,14 +22,15 @@ void rf_checkpoint_header_fini(rf_checkpoint_header *header)
     *header = (rf_checkpoint_header){0};
 }
 
-static rf_status read_format(const rf_h5_file *f, const char *path)
+/* `out` (may be NULL) gets the version. */
+static rf_status read_format(const rf_h5_file *f, const char *path, int64_t *out)
 {
     rf_status status = RF_OK;
     char *text = NULL;
     int64_t version = 0;
 
     RF_TRY(rf_h5_read_text(f, "format", &text));
-    if (strcmp(text, format_text) != 0) {
+    if (strcmp(text, RF_CHECKPOINT_FORMAT) != 0) {
         RF_FAIL(RF_ERR_FORMAT, "'%s' is no checkpoint: its format is '%.40s'", path, text);
     }
     RF_TRY(read_i64(f, "version", &version, 1));
@@ -195,23 +39,48 @@ static rf_status read_format(const rf_h5_file *f, const char *path)
                 "'%s' has format version 1: it is of a Refract whose coders were topk and relu "
                 "only and held other state. Version %d is read here: train anew, or read it with "
                 "the program that wrote it",
-                path, FORMAT_VERSION);
+                path, RF_CHECKPOINT_VERSION);
     }
-    if (version != FORMAT_VERSION) {
-        RF_FAIL(RF_ERR_FORMAT, "'%s' has format version %" PRId64 ", expected %d", path, version,
-                FORMAT_VERSION);
+    if (version < RF_CHECKPOINT_OLDEST || version > RF_CHECKPOINT_VERSION) {
+        RF_FAIL(RF_ERR_FORMAT, "'%s' has format version %" PRId64 ", expected %d to %d", path,
+                version, RF_CHECKPOINT_OLDEST, RF_CHECKPOINT_VERSION);
+    }
+    if (out != NULL) {
+        *out = version;
     }
 fail:
     rf_free(text);
     return status;
 }
 
+/* Which coders are there. */
+static rf_status read_held(const rf_h5_file *f, const char *path, int64_t version,
+                           rf_checkpoint_header *out)
+{
+    rf_status status = RF_OK;
+    int64_t held[2] = {0, out->n_coders};
+    if (version > RF_CHECKPOINT_OLDEST) {
+        RF_TRY(read_i64(f, "held", held, 2));
+    }
+    if (held[0] < 0 || held[1] < 1 || held[1] > out->n_coders ||
+        held[0] > out->n_coders - held[1]) {
+        RF_FAIL(RF_ERR_FORMAT,
+                "'%s' holds %" PRId64 " coders from number %" PRId64
+                " on, and its run has %" PRId64,
+                path, held[1], held[0], out->n_coders);
+    }
+    out->first = held[0];
+    out->n_held = held[1];
+fail:
+    return status;
+}
+
 static rf_status read_header(const rf_h5_file *f, const char *path, rf_checkpoint_header *out)
 {
     rf_status status = RF_OK;
-    int64_t picture_hash = 0, model_hash = 0;
+    int64_t picture_hash = 0, model_hash = 0, version = 0;
 
-    RF_TRY(read_format(f, path));
+    RF_TRY(read_format(f, path, &version));
     RF_TRY(read_i64(f, "tick", &out->tick, 1));
     RF_TRY(read_i64(f, "n_coders", &out->n_coders, 1));
     RF_TRY(read_i64(f, "picture_hash", &picture_hash, 1));
@@ -225,6 +94,7 @@ static rf_status read_header(const rf_h5_file *f, const char *path, rf_checkpoin
         RF_FAIL(RF_ERR_FORMAT, "'%s': tick %" PRId64 ", %" PRId64 " coders: expected >= 0, 1 to %d",
                 path, out->tick, out->n_coders, MAX_CODERS);
     }
+    RF_TRY(read_held(f, path, version, out));
 fail:
     return status;
 }
@@ -258,15 +128,10 @@ static bool reads(const reader *r)
     return r->comm == NULL || rf_comm_rank(r->comm) == 0;
 }
 
-static rf_status agree(const reader *r, rf_status status)
-{
-    return r->comm != NULL ? rf_comm_agree(r->comm, status) : status;
-}
-
 /* Everybody gets what rank 0 read. */
 static rf_status share(const reader *r, rf_status status, void *data, int64_t n_bytes)
 {
-    status = agree(r, status);
+    status = rf_checkpoint_agree(r->comm, status);
     if (status == RF_OK && r->comm != NULL) {
         status = rf_comm_bcast(r->comm, data, n_bytes, 0);
     }
@@ -290,25 +155,26 @@ fail:
     return status;
 }
 
+/* From the file to the device, on the ranks whose view has a place. */
 static rf_status read_tensor(const reader *r, const char *name, const rf_view *view)
 {
     rf_status status = RF_OK;
     unsigned char *host = NULL;
     rf_h5_type type = RF_H5_F32;
-    const int64_t n_bytes = (int64_t)view_bytes(view);
+    const int64_t n_bytes = (int64_t)rf_checkpoint_bytes(view);
 
-    RF_TRY(h5_type(view, &type));
+    RF_TRY(rf_checkpoint_type(view, &type));
     host = rf_calloc(n_bytes, 1);
     status = host == NULL ? RF_ERR_NO_MEMORY : RF_OK;
     if (status == RF_OK && reads(r)) {
         status = read_values(r, name, type, view, host);
     }
     RF_TRY(share(r, status, host, n_bytes));
-    status = rf_copy_in(r->s, view->data, host, (size_t)n_bytes);
-    if (status == RF_OK) {
-        status = rf_stream_synchronise(r->s);
+    if (view->data != NULL) {
+        status = rf_copy_in(r->s, view->data, host, (size_t)n_bytes);
+        status = status == RF_OK ? rf_stream_synchronise(r->s) : status;
     }
-    status = agree(r, status);
+    status = rf_checkpoint_agree(r->comm, status);
 fail:
     rf_free(host);
     return status;
@@ -319,7 +185,7 @@ static rf_status check_name(const reader *r, int64_t idx, const char *expected)
     rf_status status = RF_OK;
     char name[RF_NAME_LEN], *text = NULL;
 
-    RF_TRY(dataset_name(name, idx, "name", ""));
+    RF_TRY(rf_checkpoint_dataset(name, idx, "name"));
     RF_TRY(rf_h5_read_text(r->f, name, &text));
     if (strcmp(text, expected) != 0) {
         RF_FAIL(RF_ERR_FORMAT, "'%s': coder %" PRId64 " is called '%.100s', expected '%s'", r->path,
@@ -332,14 +198,25 @@ fail:
 
 /* What rank 0 reads of a coder and all have to know. */
 typedef struct progress {
-    int64_t n[N_PROGRESS]; /* batches done, failed, stop, lines, lines since the best */
+    int64_t
+        n[RF_CHECKPOINT_N_PROGRESS]; /* batches done, failed, stop, lines, lines since the best */
     double best;
+    int64_t n_batches;
+    int64_t counters[RF_CODER_N_COUNTERS];
 } progress;
 
 static rf_status check_progress(const reader *r, int64_t idx, const progress *p)
 {
     rf_status status = RF_OK;
     const int64_t *n = p->n;
+    if (p->n_batches < 0 || p->counters[RF_COUNTER_SKIPPED] < 0 ||
+        p->counters[RF_COUNTER_OUTLIERS] < 0) {
+        RF_FAIL(RF_ERR_FORMAT,
+                "'%s': coder %" PRId64 " has %" PRId64 " batches, skipped %" PRId64
+                " and of them %" PRId64 " as outliers: expected >= 0",
+                r->path, idx, p->n_batches, p->counters[RF_COUNTER_SKIPPED],
+                p->counters[RF_COUNTER_OUTLIERS]);
+    }
     if (n[0] < 0 || n[1] < 0 || n[1] > 1 || n[2] < 0 || n[2] >= RF_N_STOPS || n[3] < 0 ||
         n[4] < 0 || n[4] > n[3] || !isfinite(p->best)) {
         RF_FAIL(RF_ERR_FORMAT,
@@ -353,24 +230,41 @@ fail:
     return status;
 }
 
-static rf_status read_progress(const reader *r, int64_t idx, rf_checkpoint_coder *c)
+static rf_status read_numbers(const reader *r, int64_t idx, const char *expected, progress *p)
 {
     rf_status status = RF_OK;
     char name[RF_NAME_LEN];
-    progress p = {0};
     const int64_t one = 1;
 
-    if (reads(r)) {
-        RF_TRY(check_name(r, idx, c->name));
-        RF_TRY(dataset_name(name, idx, "progress", ""));
-        RF_TRY(read_i64(r->f, name, p.n, N_PROGRESS));
-        RF_TRY(dataset_name(name, idx, "best", ""));
-        RF_TRY(rf_h5_read(r->f, name, RF_H5_F64, 1, &one, &p.best));
-        RF_TRY(check_progress(r, idx, &p));
+    RF_TRY(check_name(r, idx, expected));
+    RF_TRY(rf_checkpoint_dataset(name, idx, "progress"));
+    RF_TRY(read_i64(r->f, name, p->n, RF_CHECKPOINT_N_PROGRESS));
+    RF_TRY(rf_checkpoint_dataset(name, idx, "best"));
+    RF_TRY(rf_h5_read(r->f, name, RF_H5_F64, 1, &one, &p->best));
+    RF_TRY(rf_checkpoint_dataset(name, idx, "coder/counters"));
+    RF_TRY(read_i64(r->f, name, p->counters, RF_CODER_N_COUNTERS));
+    RF_TRY(rf_checkpoint_dataset(name, idx, "n_batches"));
+    if (rf_h5_has(r->f, name)) { /* not in files of the oldest version */
+        RF_TRY(read_i64(r->f, name, &p->n_batches, 1));
     }
+    RF_TRY(check_progress(r, idx, p));
 fail:
+    return status;
+}
+
+static rf_status read_progress(const reader *r, int64_t idx, rf_checkpoint_coder *c)
+{
+    rf_status status = RF_OK;
+    progress p = {0};
+
+    if (reads(r)) {
+        status = read_numbers(r, idx, c->name, &p);
+    }
     status = share(r, status, &p, (int64_t)sizeof p);
     if (status == RF_OK) {
+        c->n_batches = p.n_batches;
+        c->n_skipped = p.counters[RF_COUNTER_SKIPPED];
+        c->n_outliers = p.counters[RF_COUNTER_OUTLIERS];
         c->batches_done = p.n[0];
         c->failed = p.n[1] != 0;
         c->stopping = (rf_stopping){
@@ -379,39 +273,64 @@ fail:
     return status;
 }
 
+/* What a coder has in a file, on every rank as its owner knows it; views have their places on the
+ * ranks that have the coder. */
+static rf_status share_list(const reader *r, const rf_checkpoint_coder *c, rf_checkpoint_list *list)
+{
+    rf_status status = RF_OK;
+    rf_checkpoint_list *mine = NULL;
+
+    if (c->coder != NULL) {
+        status = rf_checkpoint_list_tensors(c, list);
+    }
+    if (r->comm == NULL) {
+        return status;
+    }
+    mine = rf_calloc(1, sizeof *mine);
+    status = status == RF_OK && mine == NULL ? RF_ERR_NO_MEMORY : status;
+    RF_TRY(rf_comm_agree(r->comm, status));
+    *mine = *list;
+    RF_TRY(rf_comm_bcast(r->comm, list, (int64_t)sizeof *list, c->owner));
+    for (int i = 0; i < list->n; i++) {
+        list->items[i].view.data = mine->items[i].view.data; /* zeroed: no place */
+    }
+fail:
+    rf_free(mine);
+    return status;
+}
+
 static rf_status read_coder(const reader *r, int64_t idx, rf_checkpoint_coder *c)
 {
     rf_status status = RF_OK;
     char name[RF_NAME_LEN];
+    rf_checkpoint_list *list = rf_calloc(1, sizeof *list);
 
+    RF_TRY(rf_checkpoint_agree(r->comm, list == NULL ? RF_ERR_NO_MEMORY : RF_OK));
     RF_TRY(read_progress(r, idx, c));
-    for (int i = 0; i < rf_coder_n_tensors(c->coder); i++) {
-        const rf_coder_tensor t = rf_coder_tensor_at(c->coder, i);
-        if (rf_coder_has(c->coder, i)) {
-            RF_TRY(dataset_name(name, idx, "coder/", t.name));
-            RF_TRY(read_tensor(r, name, &t.view));
-        }
-    }
-    for (int i = 0; c->opt != NULL && i < rf_optimiser_n_tensors(c->opt); i++) {
-        const rf_view view = rf_optimiser_tensor_view(c->opt, i);
-        RF_TRY(dataset_name(name, idx, "optimiser/", rf_optimiser_tensor_name(c->opt, i)));
-        RF_TRY(read_tensor(r, name, &view));
+    RF_TRY(share_list(r, c, list));
+    for (int i = 0; i < list->n; i++) {
+        RF_TRY(rf_checkpoint_dataset(name, idx, list->items[i].name));
+        RF_TRY(read_tensor(r, name, &list->items[i].view));
     }
 fail:
+    rf_free(list);
     return status;
 }
 
 /* What rank 0 alone can check; leaves the tick in `tick`. */
-static rf_status open_file(const char *path, int64_t n_coders, rf_h5_file **f, int64_t *tick)
+static rf_status open_file(const char *path, const rf_checkpoint *c, rf_h5_file **f, int64_t *tick)
 {
     rf_status status = RF_OK;
     rf_checkpoint_header header = {0};
+    const int64_t n_run = rf_max_i64(c->n_run, c->first + c->n_coders);
 
     RF_TRY(rf_h5_open(path, f));
     RF_TRY(read_header(*f, path, &header));
-    if (header.n_coders != n_coders) {
-        RF_FAIL(RF_ERR_FORMAT, "'%s' has %" PRId64 " coders, expected %" PRId64, path,
-                header.n_coders, n_coders);
+    if (header.n_coders != n_run || header.first != c->first || header.n_held != c->n_coders) {
+        RF_FAIL(RF_ERR_FORMAT,
+                "'%s' has %" PRId64 " coders from number %" PRId64 " on of a run of %" PRId64
+                ", expected %" PRId64 " from %" PRId64 " on of %" PRId64,
+                path, header.n_held, header.first, header.n_coders, c->n_coders, c->first, n_run);
     }
     *tick = header.tick;
 fail:
@@ -427,13 +346,32 @@ rf_status rf_checkpoint_read(const rf_comm *comm, const char *path, rf_stream *s
     reader r = {.comm = comm, .path = path, .s = s};
 
     if (reads(&r)) {
-        status = open_file(path, inout->n_coders, &f, &inout->tick);
+        status = open_file(path, inout, &f, &inout->tick);
     }
     RF_TRY(share(&r, status, &inout->tick, (int64_t)sizeof inout->tick));
     r.f = f;
     for (int64_t i = 0; i < inout->n_coders; i++) {
-        RF_TRY(read_coder(&r, i, &inout->coders[i]));
+        RF_TRY(read_coder(&r, inout->first + i, &inout->coders[i]));
     }
+fail:
+    rf_h5_close(f);
+    return status;
+}
+
+rf_status rf_checkpoint_read_progress(const rf_comm *comm, const char *path, int64_t idx,
+                                      rf_checkpoint_coder *inout)
+{
+    rf_status status = RF_OK;
+    rf_h5_file *f = NULL;
+    reader r = {.comm = comm, .path = path};
+
+    if (reads(&r)) {
+        status = rf_h5_open(path, &f);
+        status = status == RF_OK ? read_format(f, path, NULL) : status;
+    }
+    r.f = f;
+    RF_TRY(rf_checkpoint_agree(comm, status));
+    RF_TRY(read_progress(&r, idx, inout));
 fail:
     rf_h5_close(f);
     return status;
@@ -453,12 +391,12 @@ static rf_status read_sites(const rf_h5_file *f, const char *path, int64_t idx, 
     rf_status status = RF_OK;
     char name[RF_NAME_LEN];
     int n_dims = 0;
-    int64_t n = 0, sites[MAX_SITES] = {0};
+    int64_t n = 0, sites[RF_CHECKPOINT_MAX_SITES] = {0};
 
     *out = (rf_coder_shape){0};
-    RF_TRY(dataset_name(name, idx, "sites", ""));
+    RF_TRY(rf_checkpoint_dataset(name, idx, "sites"));
     RF_TRY(rf_h5_shape(f, name, 1, &n_dims, &n));
-    if (n_dims != 1 || n < 3 || n > MAX_SITES) {
+    if (n_dims != 1 || n < 3 || n > RF_CHECKPOINT_MAX_SITES) {
         return fail_sites(path, idx, "expected two numbers and a width for each site");
     }
     RF_TRY(read_i64(f, name, sites, n));
@@ -505,7 +443,7 @@ static rf_status check_shape(const rf_h5_file *f, const char *path, int64_t idx,
         status = fail_sites(path, idx, "a width that the file cannot hold");
         goto fail;
     }
-    RF_TRY(dataset_name(name, idx, "coder/", "W_enc"));
+    RF_TRY(rf_checkpoint_dataset(name, idx, "coder/W_enc"));
     RF_TRY(rf_h5_shape(f, name, 2, &n_dims, w_enc));
     const int64_t larger = rf_max_i64(width, out_width);
     if (n_dims != 2 || w_enc[0] < 1 || w_enc[1] != width || w_enc[0] > n_max / larger ||
@@ -527,7 +465,7 @@ rf_status rf_checkpoint_read_shape(const char *path, int64_t idx, const rf_coder
     rf_h5_file *f = NULL;
 
     RF_TRY(rf_h5_open(path, &f));
-    RF_TRY(read_format(f, path));
+    RF_TRY(read_format(f, path, NULL));
     RF_TRY(read_sites(f, path, idx, out));
     RF_TRY(check_shape(f, path, idx, settings, out));
 fail:
@@ -542,7 +480,7 @@ rf_status rf_checkpoint_read_coder(const char *path, rf_stream *s, int64_t idx,
     rf_h5_file *f = NULL;
 
     RF_TRY(rf_h5_open(path, &f));
-    RF_TRY(read_format(f, path));
+    RF_TRY(read_format(f, path, NULL));
     const reader r = {.f = f, .path = path, .s = s};
     RF_TRY(read_coder(&r, idx, inout));
 fail:

@@ -128,6 +128,23 @@ static double work_bytes(const rf_coder_spec *spec, const rf_architecture *a,
            dense;
 }
 
+/* Of a token: what the encoder sees, gradients of rows and entries. */
+static double exchange_bytes(const rf_coder_spec *spec, const rf_architecture *a,
+                             const rf_coder_cost *c)
+{
+    enum { ENTRY_BYTES = 12 };
+    double entries[STEP_N_LISTS], bytes = sizeof(float) * (double)c->width;
+
+    list_sizes(&spec->coder, a, c, entries);
+    for (int l = 0; l < STEP_N_LISTS; l++) {
+        const double groups = l == STEP_MAIN ? groups_of(&spec->coder, a, c->n_latents) : 1;
+        const bool has_rows = entries[l] > 0 && l != STEP_WINDOW;
+        bytes += ENTRY_BYTES * entries[l];
+        bytes += has_rows ? sizeof(float) * groups * (double)c->out_width : 0;
+    }
+    return bytes;
+}
+
 /* Of a token, behind the encoder product: an entry costs decode, its gradient and both rows; on the
  * dense path every latent does. */
 static double rest_flop(const rf_coder_spec *spec, const rf_architecture *a, const rf_coder_cost *c)
@@ -189,9 +206,36 @@ rf_status rf_coder_cost_estimate(const rf_coder_spec *spec, const rf_coder_shape
     out->encode_flop = 2.0 * (double)out->width * (double)out->n_latents;
     out->rest_flop = rest_flop(spec, a, out);
     out->update_flop = update_flop(spec, out);
+    out->exchange_bytes = a->may_be_dense ? 0 : exchange_bytes(spec, a, out);
     /* parameters and moments in and out, the gradient in twice and out */
     out->update_bytes =
         2 * (out->parameter_bytes + out->optimiser_bytes) + 3 * out->parameter_bytes;
 fail:
     return status;
+}
+
+double rf_coder_cost_held(const rf_coder_cost *cost, const rf_coder_spec *spec, int n_ranks)
+{
+    const double width = (double)(cost->width + (cost->is_transcoder ? cost->out_width : 0));
+    const double rows = (double)rf_ceil_div(spec->train.batch_tokens, n_ranks);
+    return cost->parameter_bytes + cost->state_bytes + cost->optimiser_bytes +
+           sizeof(float) * rows * width;
+}
+
+double rf_coder_cost_seconds(const rf_coder_cost *cost, const rf_coder_spec *spec, int64_t n_tokens,
+                             int n_ranks, double flop_per_s, double bytes_per_s)
+{
+    const double tokens = (double)n_tokens;
+    const int64_t n_steps = rf_ceil_div(n_tokens, spec->train.batch_tokens);
+    const double n_updates = (double)rf_ceil_div(n_steps, spec->train.accumulate);
+    const bool is_dense = rf_architecture_at(spec->coder.architecture)->may_be_dense;
+    const double flop = cost->encode_flop * tokens / n_ranks +
+                        cost->rest_flop * tokens / (is_dense ? n_ranks : 1) +
+                        cost->update_flop * n_updates;
+    double bytes = cost->update_bytes * n_updates;
+    if (n_ranks > 1) { /* gradients go out and come back */
+        bytes +=
+            is_dense ? 2 * cost->parameter_bytes * (double)n_steps : cost->exchange_bytes * tokens;
+    }
+    return flop / flop_per_s + bytes / bytes_per_s;
 }

@@ -23,7 +23,7 @@ static rf_status check_name(const rf_yaml *where, const char *name)
 }
 
 static rf_status read_model(const rf_yaml *root, const rf_yaml *map, const char *path,
-                            rf_model_settings *out)
+                            bool is_needed, rf_model_settings *out)
 {
     rf_status status = RF_OK;
     const rf_settings_table *table = &rf_model_settings_table;
@@ -32,7 +32,9 @@ static rf_status read_model(const rf_yaml *root, const rf_yaml *map, const char 
     RF_ALLOC(given, table->n_rows);
     RF_TRY(rf_settings_defaults(table, out));
     RF_TRY(rf_settings_read(table, map, path, NULL, out, given));
-    RF_TRY(rf_settings_check_required(table, given, path, map != NULL ? map : root));
+    if (is_needed) {
+        RF_TRY(rf_settings_check_required(table, given, path, map != NULL ? map : root));
+    }
 fail:
     rf_free(given);
     return status;
@@ -60,7 +62,7 @@ static rf_status raise_mixed(const rf_yaml *section)
                         section->keys[plain], section->keys[map], section->keys[map]);
 }
 
-rf_status rf_model_list_read(const rf_yaml *root, rf_run_settings *s)
+rf_status rf_model_list_read(const rf_yaml *root, bool is_needed, rf_run_settings *s)
 {
     rf_status status = RF_OK;
     const rf_yaml *section = rf_yaml_find(root, rf_model_settings_table.section);
@@ -70,7 +72,7 @@ rf_status rf_model_list_read(const rf_yaml *root, rf_run_settings *s)
 
     if (n_maps == 0) {
         s->n_models = 1;
-        return read_model(root, section, "model", &s->models[0].settings);
+        return read_model(root, section, "model", is_needed, &s->models[0].settings);
     }
     if (n_maps < section->n_items) {
         return raise_mixed(section);
@@ -84,7 +86,7 @@ rf_status rf_model_list_read(const rf_yaml *root, rf_run_settings *s)
         RF_TRY(check_name(section->items[i], section->keys[i]));
         RF_TRY(rf_format(model->name, sizeof model->name, "%s", section->keys[i]));
         RF_TRY(rf_format(path, sizeof path, "model.%s", model->name));
-        RF_TRY(read_model(root, section->items[i], path, &model->settings));
+        RF_TRY(read_model(root, section->items[i], path, is_needed, &model->settings));
     }
     s->n_models = (int)n_maps;
 fail:

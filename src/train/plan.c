@@ -1,52 +1,18 @@
 /* What a run will take, before anything starts: memory of each rank, bytes read, arithmetic, and
  * hours by a product that is timed here. */
-#include "run_impl.h"
+#include "plan_impl.h"
 
 #include <math.h>
 #include <sched.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { MAX_STATS = 2000, PRODUCT_SIDE = 1024, PRODUCT_RUNS = 5 };
-
-/* A hook point of a model, and the rows of it that some coder sees. */
-typedef struct planned_site {
-    int model;
-    rf_hook_point point;
-    int64_t first_row, end_row;
-} planned_site;
-
-typedef struct planned_coder {
-    const rf_coder_spec *spec;
-    const rf_architecture *architecture;
-    rf_coder_shape shape;
-    rf_coder_cost cost;
-    int64_t n_rows; /* of a picture, that the coder sees */
-    int64_t n_tokens, n_steps;
-    double epochs;
-} planned_coder;
-
-typedef struct plan {
-    const rf_run_settings *settings;
-    int n_ranks;
-    int64_t n_threads;
-    rf_vit_config models[RF_MAX_MODELS];
-    int64_t n_pictures;
-    double picture_bytes; /* one epoch */
-    planned_coder *coders;
-    planned_site *sites; /* [n_sites], each once */
-    int64_t n_sites;
-    double site_bytes; /* of one picture's activations, all points that are read */
-    double n_forward;  /* pictures through the models, all epochs */
-    double epochs, kept_share;
-    double flop_per_s, bytes_per_s; /* of one rank */
-} plan;
 
 /* ---- what there is -----------------------------------------------------------------------------
  */
 
 /* The configurations at the size that the preprocessing makes. */
-static rf_status plan_models(plan *p)
+static rf_status plan_models(rf_plan *p)
 {
     rf_status status = RF_OK;
     for (int i = 0; i < p->settings->n_models; i++) {
@@ -61,22 +27,18 @@ fail:
 }
 
 /* Bytes of the training pictures, by the sizes of up to 2000 of them. */
-static rf_status plan_pictures(plan *p)
+static rf_status plan_pictures(rf_plan *p)
 {
     rf_status status = RF_OK;
     rf_picture_list *list = NULL;
-    char path[RF_PATH_LEN];
     double bytes = 0;
 
-    RF_TRY(rf_run_settings_pictures(p->settings, &list));
+    RF_TRY(rf_run_settings_pictures(p->settings, NULL, &list));
     p->n_pictures = rf_picture_list_n(list, RF_SPLIT_TRAIN);
     const int64_t n = rf_min_i64(p->n_pictures, MAX_STATS);
     for (int64_t i = 0; i < n; i++) {
-        struct stat info = {0};
-        RF_TRY(rf_picture_list_path(list, RF_SPLIT_TRAIN, i * p->n_pictures / n, path));
-        if (stat(path, &info) == 0) {
-            bytes += (double)info.st_size;
-        }
+        const int64_t idx = i * p->n_pictures / n;
+        bytes += (double)rf_max_i64(rf_picture_list_bytes(list, RF_SPLIT_TRAIN, idx), 0);
     }
     p->picture_bytes = n > 0 ? bytes / (double)n * (double)p->n_pictures : 0;
 fail:
@@ -84,22 +46,23 @@ fail:
     return status;
 }
 
-/* Rows first .. first + n - 1 of a point are read, by one coder more. */
-static void add_site(plan *p, int model, const rf_hook_point *point, int64_t first, int64_t n)
+/* The number of the site, which is new or was there. */
+static int64_t find_site(rf_plan *p, int model, const rf_hook_point *point)
 {
-    for (int64_t i = 0; i < p->n_sites; i++) {
-        planned_site *site = &p->sites[i];
-        if (site->model == model && strcmp(site->point.name, point->name) == 0) {
-            site->first_row = rf_min_i64(site->first_row, first);
-            site->end_row = rf_max_i64(site->end_row, first + n);
-            return;
-        }
+    int64_t i = 0;
+    while (i < p->n_sites &&
+           (p->sites[i].model != model || strcmp(p->sites[i].point.name, point->name) != 0)) {
+        i++;
     }
-    p->sites[p->n_sites++] = (planned_site){model, *point, first, first + n};
+    if (i == p->n_sites) {
+        p->sites[p->n_sites++] = (rf_planned_site){.model = model, .point = *point};
+    }
+    return i;
 }
 
 /* The sites of a list, their widths and the rows that they have. */
-static rf_status plan_sites(plan *p, planned_coder *c, const char *text, int *n, int64_t *widths)
+static rf_status plan_sites(rf_plan *p, rf_planned_coder *c, const char *text, int *n,
+                            int64_t *widths)
 {
     rf_status status = RF_OK;
     char sites[RF_MAX_SITES][RF_NAME_LEN];
@@ -122,13 +85,14 @@ static rf_status plan_sites(plan *p, planned_coder *c, const char *text, int *n,
         }
         c->n_rows = n_rows;
         widths[i] = point.width;
-        add_site(p, model, &point, first, n_rows);
+        c->reads[c->n_reads++] =
+            (rf_planned_read){.site = find_site(p, model, &point), .first_row = first};
     }
 fail:
     return status;
 }
 
-static rf_status plan_coder(plan *p, const rf_coder_spec *spec, planned_coder *c)
+static rf_status plan_coder(rf_plan *p, const rf_coder_spec *spec, int n_ranks, rf_planned_coder *c)
 {
     rf_status status = RF_OK;
     const rf_train_settings *train = &spec->train;
@@ -137,7 +101,7 @@ static rf_status plan_coder(plan *p, const rf_coder_spec *spec, planned_coder *c
     c->architecture = rf_architecture_at(spec->coder.architecture);
     RF_TRY(plan_sites(p, c, spec->coder.input, &c->shape.n_in, c->shape.in));
     RF_TRY(plan_sites(p, c, spec->coder.target, &c->shape.n_out, c->shape.out));
-    RF_TRY(rf_coder_cost_estimate(spec, &c->shape, p->n_ranks, &c->cost));
+    RF_TRY(rf_coder_cost_estimate(spec, &c->shape, n_ranks, &c->cost));
     const int64_t per_epoch = c->n_rows * p->n_pictures;
     c->n_tokens = train->total_tokens;
     if (c->n_tokens == 0) {
@@ -164,28 +128,18 @@ static int64_t count_sites(const rf_run_settings *settings)
     return n;
 }
 
-static rf_status plan_coders(plan *p)
+static rf_status plan_coders(rf_plan *p)
 {
     rf_status status = RF_OK;
     const int64_t n = p->settings->n_coders;
+    int n_groups = 1;
 
+    RF_TRY(rf_train_count_groups(&p->settings->train, p->n_ranks, &n_groups));
     RF_ALLOC(p->coders, n);
     RF_ALLOC(p->sites, count_sites(p->settings));
     for (int64_t i = 0; i < n; i++) {
-        RF_TRY(plan_coder(p, &p->settings->coders[i], &p->coders[i]));
-        p->epochs = fmax(p->epochs, p->coders[i].epochs);
+        RF_TRY(plan_coder(p, &p->settings->coders[i], p->n_ranks / n_groups, &p->coders[i]));
     }
-    for (int64_t i = 0; i < p->n_sites; i++) {
-        const planned_site *site = &p->sites[i];
-        p->site_bytes +=
-            (double)(site->end_row - site->first_row) * (double)site->point.width * sizeof(float);
-    }
-    const double epoch_bytes = p->site_bytes * (double)p->n_pictures / p->n_ranks;
-    if (p->epochs > 1 && epoch_bytes > 0) {
-        p->kept_share = fmin(1, (double)p->settings->activations.keep_bytes / epoch_bytes);
-    }
-    p->n_forward =
-        (double)p->n_pictures * (fmin(p->epochs, 1) + fmax(p->epochs - 1, 0) * (1 - p->kept_share));
 fail:
     return status;
 }
@@ -194,7 +148,7 @@ fail:
  */
 
 /* The best of a few, in FLOP a second, and of copies, in bytes a second. */
-static rf_status time_product(plan *p, rf_stream *s, void *const *blocks, size_t n_bytes)
+static rf_status time_product(rf_plan *p, rf_stream *s, void *const *blocks, size_t n_bytes)
 {
     rf_status status = RF_OK;
     const int64_t n = PRODUCT_SIDE;
@@ -221,7 +175,7 @@ fail:
     return status;
 }
 
-static rf_status plan_speed(plan *p)
+static rf_status plan_speed(rf_plan *p)
 {
     rf_status status = RF_OK;
     rf_backend *be = NULL;
@@ -255,53 +209,20 @@ fail:
 /* ---- what it comes to --------------------------------------------------------------------------
  */
 
-/* -2: the model is not read. */
-static int64_t deepest_layer(const plan *p, int model)
-{
-    int64_t layer = -2;
-    for (int64_t i = 0; i < p->n_sites; i++) {
-        if (p->sites[i].model == model) {
-            layer = rf_max_i64(layer, p->sites[i].point.layer);
-        }
-    }
-    return layer;
-}
-
-static double forward_flop(const plan *p)
-{
-    double flop = 0;
-    for (int i = 0; i < p->settings->n_models; i++) {
-        const int64_t layer = deepest_layer(p, i);
-        flop += layer > -2 ? rf_vit_flop(&p->models[i], layer) * p->n_forward : 0;
-    }
-    return flop;
-}
-
-static double n_updates(const planned_coder *c)
+static double n_updates(const rf_planned_coder *c)
 {
     return (double)rf_ceil_div(c->n_steps, c->spec->train.accumulate);
 }
 
 /* Of the product that finds the codes: shared by the ranks. */
-static double encode_flop(const planned_coder *c)
+static double encode_flop(const rf_planned_coder *c)
 {
     return c->cost.encode_flop * (double)c->n_tokens;
 }
 
-static double rest_flop(const planned_coder *c)
+static double rest_flop(const rf_planned_coder *c)
 {
     return c->cost.rest_flop * (double)c->n_tokens + c->cost.update_flop * n_updates(c);
-}
-
-/* Seconds of one coder's steps. Dense gradients are shared by the ranks, sparse ones and updates
- * are made by each. */
-static double step_seconds(const plan *p, const planned_coder *c)
-{
-    const double shared = c->architecture->may_be_dense ? p->n_ranks : 1;
-    const double flop = encode_flop(c) / p->n_ranks +
-                        c->cost.rest_flop * (double)c->n_tokens / shared +
-                        c->cost.update_flop * n_updates(c);
-    return flop / p->flop_per_s + c->cost.update_bytes * n_updates(c) / p->bytes_per_s;
 }
 
 /* ---- the tables --------------------------------------------------------------------------------
@@ -314,14 +235,14 @@ static rf_status append_bytes(rf_str *out, const char *label, double bytes, cons
     return rf_str_append(out, "  %-34s %12s  %s\n", label, text, remark);
 }
 
-static rf_status append_coders(const plan *p, rf_str *out)
+static rf_status append_coders(const rf_plan *p, rf_str *out)
 {
     rf_status status = RF_OK;
     char bytes[32], width[48];
     RF_TRY(rf_str_append(out, "coders\n  %-28s %-12s %12s %9s %14s %9s %8s %12s\n", "name", "rule",
                          "width", "latents", "tokens", "steps", "epochs", "parameters"));
     for (int64_t i = 0; i < p->settings->n_coders; i++) {
-        const planned_coder *c = &p->coders[i];
+        const rf_planned_coder *c = &p->coders[i];
         rf_format_bytes(c->cost.parameter_bytes, bytes);
         RF_TRY(rf_format(width, sizeof width, "%" PRId64, c->cost.width));
         if (c->cost.is_transcoder) {
@@ -337,7 +258,7 @@ fail:
     return status;
 }
 
-static double model_bytes(const plan *p)
+double rf_plan_model_bytes(const rf_plan *p)
 {
     double bytes = 0;
     for (int i = 0; i < p->settings->n_models; i++) {
@@ -348,96 +269,95 @@ static double model_bytes(const plan *p)
     return bytes;
 }
 
-static rf_status append_memory(const plan *p, rf_str *out)
+static rf_status append_memory(const rf_plan *p, const rf_plan_layout *layout, rf_str *out)
 {
     rf_status status = RF_OK;
-    const rf_run_settings *s = p->settings;
-    double parameters = 0, moments = 0, largest = 0, batches = 0, work = 0;
+    const rf_plan_memory *m = &layout->memory;
+    const bool is_dealt = layout->ranks_per_coder > 0 || layout->coders_at_once > 0;
+    const char *whose = is_dealt ? "of the rank and the pass with most" : "of all coders";
 
-    for (int64_t i = 0; i < s->n_coders; i++) {
-        const planned_coder *c = &p->coders[i];
-        const double width =
-            (double)(c->cost.width + (c->cost.is_transcoder ? c->cost.out_width : 0));
-        parameters += c->cost.parameter_bytes + c->cost.state_bytes;
-        moments += c->cost.optimiser_bytes;
-        largest = fmax(largest, c->cost.parameter_bytes);
-        batches += sizeof(float) * (double)c->spec->train.batch_tokens / p->n_ranks * width;
-        work = fmax(work, c->cost.work_bytes);
-    }
-    const double pool =
-        p->site_bytes / p->n_ranks *
-        (double)rf_min_i64(s->activations.group_pictures * s->activations.pool_groups,
-                           p->n_pictures);
-    const double kept = p->epochs > 1 ? fmin((double)s->activations.keep_bytes,
-                                             p->site_bytes * (double)p->n_pictures / p->n_ranks)
-                                      : 0;
-    const double model = model_bytes(p);
     RF_TRY(rf_str_append(out, "memory of each of %d ranks\n", p->n_ranks));
-    RF_TRY(append_bytes(out, "parameters and state", parameters, "of all coders"));
-    RF_TRY(append_bytes(out, "moments and sums", moments, "of all coders"));
-    RF_TRY(append_bytes(out, "gradients", largest, "of the largest coder, shared"));
-    RF_TRY(append_bytes(out, "work space of a step", work, "about; shared"));
-    RF_TRY(append_bytes(out, "pool of activations", pool + batches, ""));
-    RF_TRY(append_bytes(out, "kept activations", kept, "activations.keep_bytes"));
-    RF_TRY(append_bytes(out, "model", model,
-                        s->n_models > 1 ? "weights and one group of pictures, of all models"
-                                        : "weights and one group of pictures"));
-    RF_TRY(append_bytes(out, "in all",
-                        parameters + moments + largest + work + pool + batches + kept + model,
-                        "about"));
+    RF_TRY(append_bytes(out, "parameters and state", m->parameters, whose));
+    RF_TRY(append_bytes(out, "moments and sums", m->moments, whose));
+    RF_TRY(append_bytes(out, "gradients", m->gradients, "of the largest coder, shared"));
+    RF_TRY(append_bytes(out, "work space of a step", m->work, "about; shared"));
+    RF_TRY(append_bytes(out, "pool of activations", m->pool, "and batches"));
+    RF_TRY(append_bytes(out, "kept activations", m->kept, "activations.keep_bytes"));
+    RF_TRY(append_bytes(out, "model", m->model,
+                        p->settings->n_models > 1
+                            ? "weights and one group of pictures, of all models"
+                            : "weights and one group of pictures"));
+    RF_TRY(append_bytes(out, "in all", m->all, "about"));
 fail:
     return status;
 }
 
-static rf_status append_data(const plan *p, rf_str *out)
+/* "(to layer 11 of 12)" */
+static rf_status append_depth(const rf_plan *p, const rf_plan_reading *reading, rf_str *out)
 {
     rf_status status = RF_OK;
-    const double epoch_bytes = p->site_bytes * (double)p->n_pictures / p->n_ranks;
-    RF_TRY(rf_str_append(out,
-                         "data\n  %" PRId64 " pictures to train on, %.4g epochs, %.0f pictures "
-                         "through the model",
-                         p->n_pictures, p->epochs, p->n_forward));
     for (int i = 0; i < p->settings->n_models; i++) {
         const char *name = p->settings->models[i].name;
-        const int64_t layer = deepest_layer(p, i);
+        const int64_t layer = reading->layers[i];
         RF_TRY(rf_str_append(out, "%s%s%s", i == 0 ? " (" : ", ", name, *name != '\0' ? " " : ""));
         RF_TRY(layer > -2 ? rf_str_append(out, "to layer %" PRId64 " of %" PRId64, layer,
                                           p->models[i].n_layers)
                           : rf_str_append(out, "not read"));
     }
     RF_TRY(rf_str_append(out, ")\n"));
-    RF_TRY(append_bytes(out, "read from disk",
-                        p->n_pictures > 0 ? p->picture_bytes * p->n_forward / (double)p->n_pictures
-                                          : 0,
-                        "pictures, all epochs, all ranks"));
-    RF_TRY(append_bytes(out, "activations of an epoch", epoch_bytes, "of each rank"));
-    if (p->epochs > 1) {
+fail:
+    return status;
+}
+
+static rf_status append_data(rf_plan *p, const rf_plan_layout *layout, rf_str *out)
+{
+    rf_status status = RF_OK;
+    rf_plan_reading all;
+
+    rf_plan_read(p, 0, p->settings->n_coders, &all);
+    RF_TRY(rf_str_append(out,
+                         "data\n  %" PRId64 " pictures to train on, %.4g epochs, %.0f pictures "
+                         "through the model",
+                         p->n_pictures, all.epochs, layout->n_forward));
+    RF_TRY(append_depth(p, &all, out));
+    RF_TRY(append_bytes(
+        out, "read from disk",
+        p->n_pictures > 0 ? p->picture_bytes * layout->n_forward / (double)p->n_pictures : 0,
+        "pictures, all epochs and passes, all ranks"));
+    RF_TRY(append_bytes(out, "activations of an epoch",
+                        all.site_bytes * (double)p->n_pictures / p->n_ranks,
+                        layout->n_passes > 1 ? "of each rank, were it one pass" : "of each rank"));
+    if (all.epochs > 1 && layout->n_passes == 1) {
         RF_TRY(rf_str_append(out,
                              "  epochs after the first: %.0f %% of the pictures come from memory "
                              "(activations.keep_bytes)\n",
-                             100 * p->kept_share));
+                             100 * all.kept_share));
     }
 fail:
     return status;
 }
 
-static rf_status append_time(const plan *p, rf_str *out)
+static rf_status append_hours(rf_str *out, const char *label, double seconds, const char *remark)
+{
+    char text[32];
+    rf_format_duration(seconds, text);
+    return rf_str_append(out, "  %-34s %12s  %.3g hours%s\n", label, text, seconds / 3600, remark);
+}
+
+static rf_status append_time(const rf_plan *p, const rf_plan_layout *layout, rf_str *out)
 {
     rf_status status = RF_OK;
-    double encode = 0, rest = 0, steps = 0;
+    double encode = 0, rest = 0;
     bool any_dense = false;
-    char text[32];
     for (int64_t i = 0; i < p->settings->n_coders; i++) {
         encode += encode_flop(&p->coders[i]);
         rest += rest_flop(&p->coders[i]);
         any_dense = any_dense || p->coders[i].architecture->may_be_dense;
-        steps += step_seconds(p, &p->coders[i]);
     }
-    const double forward = forward_flop(p) / p->n_ranks / p->flop_per_s;
     RF_TRY(rf_str_append(out,
                          "arithmetic\n  %-34s %12.4g  FLOP\n  %-34s %12.4g  FLOP\n"
                          "  %-34s %12.4g  FLOP%s\n",
-                         "model, forward", forward_flop(p), "steps, encoder products", encode,
+                         "model, forward", layout->model_flop, "steps, encoder products", encode,
                          "steps, the rest", rest,
                          any_dense ? ", as if codes that may be dense stayed so to the end" : ""));
     RF_TRY(rf_str_append(out,
@@ -446,13 +366,10 @@ static rf_status append_time(const plan *p, rf_str *out)
                          " threads a rank), as if all ranks were on machines like this one; "
                          "pictures are decoded beside it\n",
                          p->flop_per_s / 1e9, p->bytes_per_s / 1e9, p->n_threads));
-    rf_format_duration(forward, text);
-    RF_TRY(rf_str_append(out, "  %-34s %12s  %.3g hours\n", "model", text, forward / 3600));
-    rf_format_duration(steps, text);
-    RF_TRY(rf_str_append(out, "  %-34s %12s  %.3g hours\n", "steps", text, steps / 3600));
-    rf_format_duration(forward + steps, text);
-    RF_TRY(rf_str_append(out, "  %-34s %12s  %.3g hours, rather up to twice that\n", "in all", text,
-                         (forward + steps) / 3600));
+    RF_TRY(append_hours(out, "model", layout->model_seconds, ""));
+    RF_TRY(append_hours(out, "steps", layout->step_seconds, ""));
+    RF_TRY(append_hours(out, "in all", layout->model_seconds + layout->step_seconds,
+                        ", rather up to twice that"));
 fail:
     return status;
 }
@@ -460,7 +377,7 @@ fail:
 rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *out)
 {
     rf_status status = RF_OK;
-    plan p = {.settings = settings, .n_ranks = n_ranks};
+    rf_plan p = {.settings = settings, .n_ranks = n_ranks};
 
     RF_REQUIRE(n_ranks >= 1, "n_ranks = %d, expected >= 1", n_ranks);
     RF_TRY(rf_activations_settings_check(&settings->activations));
@@ -468,10 +385,14 @@ rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *ou
     RF_TRY(plan_pictures(&p));
     RF_TRY(plan_coders(&p));
     RF_TRY(plan_speed(&p));
+    rf_plan_layout layout = {.ranks_per_coder = settings->train.ranks_per_coder,
+                             .coders_at_once = settings->train.coders_at_once};
+    RF_TRY(rf_plan_lay_out(&p, &layout, NULL));
     RF_TRY(append_coders(&p, out));
-    RF_TRY(append_data(&p, out));
-    RF_TRY(append_memory(&p, out));
-    RF_TRY(append_time(&p, out));
+    RF_TRY(append_data(&p, &layout, out));
+    RF_TRY(append_memory(&p, &layout, out));
+    RF_TRY(append_time(&p, &layout, out));
+    RF_TRY(rf_plan_append_layouts(&p, &layout, out));
 fail:
     rf_free(p.sites);
     rf_free(p.coders);

@@ -127,6 +127,11 @@ static bool is_half_written(const char *name)
 
 rf_status rf_run_folder_prune(const char *dir, int64_t tick, int64_t keep)
 {
+    return rf_run_folder_prune_after(dir, -1, tick, keep);
+}
+
+rf_status rf_run_folder_prune_after(const char *dir, int64_t after, int64_t tick, int64_t keep)
+{
     rf_status status = RF_OK;
     char folder[RF_PATH_LEN], path[RF_PATH_LEN], **names = NULL;
     int64_t n_names = 0, n = 0, n_upto = 0, *ticks = NULL;
@@ -143,8 +148,10 @@ rf_status rf_run_folder_prune(const char *dir, int64_t tick, int64_t keep)
         n_upto++;
     }
     for (int64_t i = 0; i < n_upto - keep; i++) {
-        RF_TRY(rf_run_folder_checkpoint(dir, ticks[i], path));
-        RF_TRY(remove_file(path));
+        if (ticks[i] > after) {
+            RF_TRY(rf_run_folder_checkpoint(dir, ticks[i], path));
+            RF_TRY(remove_file(path));
+        }
     }
 fail:
     rf_free(ticks);

@@ -31,8 +31,8 @@ bool rf_name_has_char(char c);
 /* The coders of the settings in `root`; `out` [n_out] is to be freed. */
 rf_status rf_coder_list_read(const rf_yaml *root, const rf_train_settings *train,
                              rf_coder_spec **out, int64_t *n_out);
-/* Section `model` of `root`: models and n_models. */
-rf_status rf_model_list_read(const rf_yaml *root, rf_run_settings *settings);
+/* Section `model` of `root`: models and n_models. `is_needed`: they must say where they are. */
+rf_status rf_model_list_read(const rf_yaml *root, bool is_needed, rf_run_settings *settings);
 rf_status rf_model_list_write_yaml(const rf_run_settings *settings, rf_str *out);
 /* The key path of a model: "model", or "model.NAME". */
 rf_status rf_model_list_key(const rf_run_settings *settings, int model, char *out,
@@ -137,11 +137,13 @@ rf_status rf_select_best(const char *text, const rf_metrics_line *lines, int64_t
 
 typedef struct rf_checkpoint_coder {
     const char *name;
-    rf_coder *coder;
+    rf_coder *coder;   /* NULL on the ranks that have it not */
     rf_optimiser *opt; /* NULL when reading: moments are not looked at */
-    int64_t batches_done;
+    int owner;         /* the first rank that has it */
+    int64_t n_batches, batches_done;
     bool failed;
     rf_stopping stopping;
+    int64_t n_skipped, n_outliers; /* of its counters; when reading */
 } rf_checkpoint_coder;
 
 enum { RF_PROCESSING_LEN = RF_MAX_MODELS * RF_NAME_LEN };
@@ -152,15 +154,21 @@ typedef struct rf_checkpoint {
     char weight_processing[RF_PROCESSING_LEN]; /* rf_summary_processing */
     const char *settings;                      /* YAML */
     const char *backend;                       /* rf_backend_describe */
-    rf_checkpoint_coder *coders;
+    rf_checkpoint_coder *coders;               /* [n_coders] */
     int64_t n_coders;
+    int64_t first, n_run; /* coders[0] is number `first` of the `n_run` of the run; n_run 0: there
+                             are no others */
+    const rf_comm *comm;  /* whose ranks the owners are, for writing; NULL: this rank has all */
 } rf_checkpoint;
 
-/* Local; a failure leaves what was at `path`. */
+/* Rank 0 writes, and gets what it has not from the owners, one coder at a time. A failure leaves
+ * what was at `path`, and rank 0 alone looks at that. Collective over checkpoint->comm; NULL:
+ * local. */
 rf_status rf_checkpoint_write(const char *path, rf_stream *s, const rf_checkpoint *checkpoint);
 
 typedef struct rf_checkpoint_header {
-    int64_t tick, n_coders;
+    int64_t tick, n_coders; /* n_coders: of the run */
+    int64_t first, n_held;  /* which of them are in the file */
     uint64_t picture_hash, model_hash;
     char *weight_processing; /* owned, as are the next */
     char *settings;
@@ -170,10 +178,14 @@ typedef struct rf_checkpoint_header {
 void rf_checkpoint_header_fini(rf_checkpoint_header *header);
 /* Local. FORMAT when it is no checkpoint, damaged, or of another version. */
 rf_status rf_checkpoint_read_header(const char *path, rf_checkpoint_header *out);
-/* Fill coders, optimisers and progress of `inout`, whose names and shapes must fit.
- * Rank 0 of `comm` reads and the others get it from there; NULL: this rank alone. Collective. */
+/* Fill coders, optimisers and progress of `inout`, whose names and shapes must fit and which must
+ * be what the file holds. Rank 0 of `comm` reads and the others get it from there, coders those
+ * that have them, progress all; NULL: this rank alone. Collective. */
 rf_status rf_checkpoint_read(const rf_comm *comm, const char *path, rf_stream *s,
                              rf_checkpoint *inout);
+/* Progress alone of coder `idx`, which has the name. Collective, as above. */
+rf_status rf_checkpoint_read_progress(const rf_comm *comm, const char *path, int64_t idx,
+                                      rf_checkpoint_coder *inout);
 /* Sites of coder `idx`, whose latents must be those of `settings`. Local. */
 rf_status rf_checkpoint_read_shape(const char *path, int64_t idx, const rf_coder_settings *settings,
                                    rf_coder_shape *out);
@@ -195,6 +207,8 @@ rf_status rf_run_folder_is_used(const char *dir, bool *out);
 /* Remove checkpoints before `tick` but for the newest `keep` up to and with it, and what a killed
  * run left half written. */
 rf_status rf_run_folder_prune(const char *dir, int64_t tick, int64_t keep);
+/* The same among those behind tick `after`: the others stay. */
+rf_status rf_run_folder_prune_after(const char *dir, int64_t after, int64_t tick, int64_t keep);
 /* Put a checkpoint that cannot be read out of the way, under another name. */
 rf_status rf_run_folder_set_aside(const char *dir, int64_t tick);
 
@@ -213,9 +227,8 @@ typedef struct rf_summary_row {
 rf_status rf_summary_write(const char *path, const rf_summary_row *rows, int64_t n, int64_t best);
 /* What a coder was trained on. */
 typedef struct rf_coder_origin {
-    rf_vit *const *vits;          /* [n_vits] */
-    const rf_named_model *models; /* [n_vits] what sites call them */
-    int n_vits;
+    const char *model;      /* "tiny-vit", or "base:tiny-vit, tuned:tiny-vit" */
+    const char *processing; /* rf_summary_processing */
     uint64_t model_hash, picture_hash;
 } rf_coder_origin;
 
@@ -223,8 +236,8 @@ typedef struct rf_coder_origin {
  * between them where they differ. */
 rf_status rf_summary_processing(rf_vit *const *vits, int n_vits, char out[RF_PROCESSING_LEN]);
 /* coder.safetensors: every tensor that use of the coder needs (W_enc [F, D], W_dec [F, E] ...), a
- * jumprelu coder's threshold [F] and a batch_topk coder's threshold [1] as they are used, and
- * metadata that say what it is of. */
+ * jumprelu coder's threshold [F] and a batch_topk coder's threshold [1] ([3] with k by class) as
+ * they are used, and metadata that say what it is of. */
 rf_status rf_summary_write_coder(const char *path, rf_stream *s, const rf_coder *coder,
                                  const rf_coder_spec *spec, const rf_coder_origin *origin);
 
@@ -242,13 +255,34 @@ typedef struct rf_coder_cost {
     double rest_flop;       /* of a token: all else; codes that may be dense count as dense */
     double update_flop;     /* of an update: Muon, an archetypal decoder */
     double update_bytes;    /* that an update moves */
+    double exchange_bytes;  /* of a token: what each of several ranks gets of it; gradients instead
+                               where codes may be dense */
 } rf_coder_cost;
 
 /* Errors: those of rf_coder_check. */
 rf_status rf_coder_cost_estimate(const rf_coder_spec *spec, const rf_coder_shape *shape,
                                  int n_ranks, rf_coder_cost *out);
+/* Bytes that a rank holds of a coder while others take their steps. */
+double rf_coder_cost_held(const rf_coder_cost *cost, const rf_coder_spec *spec, int n_ranks);
+/* Seconds of all steps over `n_tokens`, on `n_ranks` ranks of which each does so many FLOP and
+ * moves so many bytes a second. Dense gradients are shared by the ranks, sparse ones and updates
+ * are made by each. */
+double rf_coder_cost_seconds(const rf_coder_cost *cost, const rf_coder_spec *spec, int64_t n_tokens,
+                             int n_ranks, double flop_per_s, double bytes_per_s);
 
-/* ---- run_parts: what a run is made of ----------------------------------------------------------
+/* ---- deal: which ranks train which coder -------------------------------------------------------
+ */
+
+/* What a coder weighs in the dealing: rf_coder_cost_seconds on a machine that is the same
+ * everywhere. */
+double rf_deal_weight(const rf_coder_cost *cost, const rf_coder_spec *spec, int64_t n_tokens,
+                      int n_ranks);
+/* groups[i] of 0 .. n_groups - 1 for n coders of these weights, so that all have about as much to
+ * do: the heaviest first, each to the group that has least so far, the first of equals. Local, and
+ * a function of its arguments. */
+rf_status rf_deal(const double *weights, int64_t n, int n_groups, int *groups);
+
+/* ---- run_parts: what a run is made of, and what it has in every pass ---------------------------
  */
 
 typedef struct rf_trained {
@@ -256,35 +290,48 @@ typedef struct rf_trained {
     rf_reader_site sites[2 * RF_MAX_SITES]; /* [n_in] of the input, then [n_out] of the target */
     int n_in, n_out;                        /* n_out 0: the input is the target */
     rf_coder_shape shape;
-    rf_coder *coder;
+    rf_coder_cost cost;
+    int first_rank, n_ranks; /* that train it, of its pass */
+    rf_coder *coder;         /* NULL, as opt, on other ranks and in other passes */
     rf_optimiser *opt;
     rf_schedule schedule;
-    int64_t n_batches, batches_done, n_skipped, tokens_per_epoch;
+    int64_t n_batches, tokens_per_epoch;
+    int64_t batches_done, n_skipped, n_outliers; /* the same on every rank, as the next two */
     bool failed;
     rf_stopping stopping;
     int64_t n_tokens;      /* of all batches */
     int64_t n_whole;       /* batches that are not short: all but perhaps the last */
-    rf_metrics_line last;  /* coder "" before the first step */
-    rf_metrics_line whole; /* the last of a whole batch that was logged: for the summary */
+    rf_metrics_line last;  /* coder "" before the first step; where it is trained, and on rank 0 */
+    rf_metrics_line whole; /* the last of a whole batch that was logged: for the summary, rank 0 */
     int64_t first_batch;   /* of this call */
     int64_t window_tokens;
     double window_start;
     rf_tfevents *events; /* rank 0 */
 } rf_trained;
 
+/* The coders of a run train in passes, each from its own reading: numbers first .. end - 1 of the
+ * list, dealt out over groups of consecutive ranks. */
 typedef struct rf_training {
     const rf_comm *comm; /* borrowed, as is the next */
     const rf_run_settings *settings;
+    rf_comm *group; /* the ranks that train coders with this one; NULL: all */
+    int n_groups;
+    int64_t first, end;
+    int64_t pass_tick; /* when the pass began */
     int64_t n_threads;
     rf_backend *be;
     rf_stream *stream;
-    rf_vit *vits[RF_MAX_MODELS]; /* as settings->models, all on `be` */
-    int n_vits;
+    rf_vit *vits[RF_MAX_MODELS]; /* as settings->models, all on `be`; none where activations come */
+    int n_vits;                  /* from a store alone, as with `pictures` and `transforms` */
     rf_picture_list *pictures;
     rf_transform transforms[RF_MAX_MODELS];
-    rf_activation_stream *acts;
-    rf_trained *coders; /* [settings->n_coders] */
-    rf_step *step;
+    rf_store *store; /* NULL: all live */
+    rf_str model_name;
+    char processing[RF_PROCESSING_LEN]; /* of the models' weights */
+    const char *names[RF_MAX_MODELS];   /* [settings->n_models] */
+    rf_activation_stream *acts;         /* of the pass: reader r is coder first + r */
+    rf_trained *coders;                 /* [settings->n_coders] */
+    rf_step *step; /* of the pass; NULL where this rank has none of its coders */
     uint64_t picture_hash, model_hash; /* model_hash: of all models, in order */
     int64_t tick, saved_tick;          /* saved_tick -1: none yet */
     rf_str settings_yaml;
@@ -292,29 +339,78 @@ typedef struct rf_training {
     rf_metrics_log *metrics;
 } rf_training;
 
-/* Model, pictures, stream, coders with zero parameters, work space. Collective. */
+/* ---- run_store: a run and its activation store -------------------------------------------------
+ */
+
+/* Whether all comes from a store: no model, no pictures. */
+bool rf_training_is_stored(const rf_training *t);
+rf_status rf_run_store_path(const rf_run_settings *settings, char out[RF_PATH_LEN]);
+/* A finished store that fits the settings, and its hashes. Local. */
+rf_status rf_training_open_store(rf_training *t);
+/* model_name and processing. Local. */
+rf_status rf_training_describe_models(rf_training *t);
+/* By the model, or by the store. Local. */
+rf_status rf_training_find_point(const rf_training *t, int model, const char *hook,
+                                 rf_hook_point *out);
+/* A new store for the readers, or the unfinished one that is there. Collective. */
+rf_status rf_training_create_store(rf_training *t, const rf_activation_stream_opts *opts,
+                                   const rf_reader_opts *readers, int64_t n_readers);
+
+/* ---- run_parts, again --------------------------------------------------------------------------
+ */
+
+/* Models and pictures, or the store, what is known of every coder, groups of ranks. Collective. */
 rf_status rf_training_open(rf_training *t);
+/* The same but for the groups, and for how long the coders train. Collective. */
+rf_status rf_training_open_data(rf_training *t);
+rf_activation_stream_opts rf_training_stream_opts(const rf_training *t);
+rf_reader_opts rf_training_reader(const rf_trained *c);
+/* Closes the pass too. Collective. */
 void rf_training_close(rf_training *t);
-/* Start values of every coder from the head of its own sequence. Collective. */
-rf_status rf_training_init_coders(rf_training *t);
+/* Into how many groups `train.ranks_per_coder` cuts so many ranks; SETTING where it does not divide
+ * them. Local. */
+rf_status rf_train_count_groups(const rf_train_settings *settings, int n_ranks, int *out);
+/* Tokens and batches of a coder's whole sequence, and of its whole batches. */
+void rf_training_set_tokens(rf_trained *c, int64_t tokens_per_epoch);
 /* Cores of this host that each of its ranks may use. Collective. */
 rf_status rf_training_count_threads(const rf_comm *comm, int64_t asked, int64_t *out);
+
+/* ---- run_pass: what a pass is made of ----------------------------------------------------------
+ */
+
+/* Close the pass that is open, and open that of coders first .. end - 1: dealt out, the stream at
+ * its beginning, coders with zero parameters, work space. Collective. */
+rf_status rf_training_open_pass(rf_training *t, int64_t first, int64_t end);
+void rf_training_close_pass(rf_training *t);
+/* How many coders a pass takes from number `first` on. */
+int64_t rf_training_pass_end(const rf_training *t, int64_t first);
+/* Start values of the pass's coders, each from the head of its own sequence. Collective. */
+rf_status rf_training_init_coders(rf_training *t);
+/* "coders 5 to 8 of 12 (pass 2 of 3)", and who trains what, through the log. Rank 0. */
+rf_status rf_training_log_pass(const rf_training *t);
+/* coder.safetensors of each of the pass's coders; rank 0 writes. Collective. */
+rf_status rf_training_write_coders(const rf_training *t);
 
 /* ---- run_resume: begin at the start or at a checkpoint -----------------------------------------
  */
 
 /* Make or check the run folder, and take its lock. Collective. */
 rf_status rf_training_enter_folder(rf_training *t);
-/* Start values, or those of the newest whole checkpoint, and the stream at that place. Collective.
+/* The first pass with start values, or that of the newest whole checkpoint at its place.
+ * Collective.
  */
 rf_status rf_training_begin(rf_training *t);
+/* The pass behind this one, with start values. Collective. */
+rf_status rf_training_begin_next(rf_training *t);
 /* Collective. */
 rf_status rf_training_save(rf_training *t);
+/* Of a pass that is over the last checkpoint stays. Collective. */
+rf_status rf_training_end_pass(const rf_training *t);
 
 /* ---- run_loop ----------------------------------------------------------------------------------
  */
 
-/* All ticks that remain, or until a signal. Collective. */
+/* All ticks of the pass that remain, or until a signal. Collective. */
 rf_status rf_training_loop(rf_training *t, rf_train_report *report);
 
 #endif

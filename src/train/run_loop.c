@@ -1,5 +1,7 @@
-/* The loop of a run. A tick is one pass over the coders, in which each whose next batch is there
- * takes one step; when none has one, the stream makes its next pool. */
+/* The loop of a pass. A tick is one round of its coders, in which each whose next batch is there
+ * takes one step; when none has one, the stream makes its next pool. All ranks serve the stream; a
+ * step is the business of the ranks that have the coder, and groups of ranks are at theirs at once.
+ * What everybody must know of the others' coders goes round once a tick. */
 #include "run_impl.h"
 #include "step_impl.h"
 
@@ -22,7 +24,7 @@ static bool learns(const rf_trained *c)
 static bool any_learns(const rf_training *t)
 {
     bool any = false;
-    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+    for (int64_t i = t->first; i < t->end; i++) {
         const rf_trained *c = &t->coders[i];
         any = any || (learns(c) && c->batches_done < c->n_batches);
     }
@@ -30,38 +32,12 @@ static bool any_learns(const rf_training *t)
 }
 
 /* Too many of its steps were skipped: its parameters are those of the last good one. */
-static void check_skipped(rf_training *t, rf_trained *c)
+static void check_skipped(rf_trained *c)
 {
     const double share = (double)c->n_skipped / (double)c->batches_done;
     if (learns(c) && c->batches_done >= MIN_STEPS_TO_FAIL &&
         share > c->spec->train.max_skipped_share) {
         c->failed = true;
-        if (rf_comm_rank(t->comm) == 0 && t->settings->n_coders > 1) {
-            rf_log(RF_LOG_ERROR,
-                   "coder '%s' failed: %" PRId64 " of its %" PRId64
-                   " steps were skipped, for NaN, infinity or train.outlier_factor; it learns no "
-                   "more",
-                   c->spec->coder.name, c->n_skipped, c->batches_done);
-        }
-    }
-}
-
-static const char *skip_reason(const rf_step_metrics *m)
-{
-    return m->outlier           ? "its loss is above train.outlier_factor times the running mean"
-           : m->n_tokens == 0   ? "no token of it could be read"
-           : !isfinite(m->loss) ? "its loss is not finite"
-                                : "its gradient is not finite";
-}
-
-/* The first, and then one of a hundred. */
-static void warn_of_skip(const rf_training *t, const rf_trained *c)
-{
-    const rf_step_metrics *m = &c->last.m;
-    if (rf_comm_rank(t->comm) == 0 && (c->n_skipped == 1 || c->n_skipped % 100 == 0)) {
-        rf_log(RF_LOG_WARN,
-               "coder '%s': batch %" PRId64 " was skipped, %s (loss %.4g); %" PRId64 " so far",
-               c->spec->coder.name, c->batches_done + 1, skip_reason(m), m->loss, c->n_skipped);
     }
 }
 
@@ -99,17 +75,12 @@ static rf_status step(rf_training *t, rf_trained *c, const rf_token_batch *batch
         RF_TRY_DOING(rf_step_run(t->step, c->coder, c->opt, batch, &rates, &c->last.m),
                      "coder '%s', step %" PRId64, c->spec->coder.name, c->batches_done + 1);
         c->n_skipped += c->last.m.skipped;
-        if (c->last.m.skipped) {
-            warn_of_skip(t, c);
-        }
+        c->n_outliers += c->last.m.outlier;
         c->last.lr = rates.lr;
         c->last.p = rates.p;
         c->last.k = (double)rf_step_k(c->coder, rates.k_scale);
         RF_TRY(rf_format(c->last.coder, sizeof c->last.coder, "%s", c->spec->coder.name));
     }
-    c->batches_done++;
-    c->window_tokens += batch->n_rows;
-    check_skipped(t, c);
 fail:
     return status;
 }
@@ -145,7 +116,7 @@ static rf_status fill_line(rf_training *t, rf_trained *c)
     fill_selection(c, &state, &c->last);
     c->last.n_resampled = state.counters[RF_COUNTER_RESAMPLED];
     c->last.n_skipped = c->n_skipped;
-    c->last.n_outliers = state.counters[RF_COUNTER_OUTLIERS];
+    c->last.n_outliers = c->n_outliers;
     c->last.tokens_per_s = (double)c->window_tokens / fmax(now - c->window_start, 1e-9);
     c->window_tokens = 0;
     c->window_start = now;
@@ -153,34 +124,17 @@ fail:
     return status;
 }
 
-/* Whether the line that was just filled is its last one. The same on every rank. */
-static rf_status check_stop(rf_training *t, rf_trained *c)
+/* Whether the line that was just filled is its last one. The same on every rank that has it. */
+static rf_status check_stop(rf_trained *c)
 {
     rf_status status = RF_OK;
     const rf_train_settings *train = &c->spec->train;
     const bool is_warm =
         c->batches_done > rf_max_i64(train->warmup_steps, c->spec->coder.sparsity_warmup_steps);
-    const bool says = rf_comm_rank(t->comm) == 0;
 
     RF_TRY(rf_stopping_update(&c->stopping, train, &c->last, is_warm));
     c->last.stopped = c->stopping.stop;
-    if (c->stopping.stop == RF_STOP_METRIC && says) {
-        rf_log(RF_LOG_INFO,
-               "coder '%s' stopped after %" PRId64 " of its %" PRId64 " batches: %" PRId64
-               " lines without a better %s than %.6g",
-               c->spec->coder.name, c->batches_done, c->n_batches, c->stopping.n_worse,
-               train->stop_metric + 4, c->stopping.best);
-    } else if (c->stopping.stop == RF_STOP_BAD) {
-        c->failed = true;
-        if (says) {
-            rf_log(RF_LOG_ERROR,
-                   "coder '%s' failed at batch %" PRId64
-                   ": a bad run, L0 %.4g is below train.bad_l0 and explained variance %.4g below "
-                   "train.bad_ev; it learns no more",
-                   c->spec->coder.name, c->batches_done, c->last.m.l0,
-                   c->last.m.explained_variance);
-        }
-    }
+    c->failed = c->failed || c->stopping.stop == RF_STOP_BAD;
 fail:
     return status;
 }
@@ -203,23 +157,6 @@ fail:
     return status;
 }
 
-/* A line for `c`, and rank 0 writes it. The caller agrees. */
-static rf_status log_coder(rf_training *t, rf_trained *c)
-{
-    rf_status status = RF_OK;
-    RF_TRY(fill_line(t, c));
-    RF_TRY(check_stop(t, c));
-    if (c->batches_done <= c->n_whole) {
-        c->whole = c->last;
-    }
-    if (rf_comm_rank(t->comm) == 0) {
-        RF_TRY(rf_metrics_log_write(t->metrics, &c->last));
-        RF_TRY(write_events(c, (double)time(NULL)));
-    }
-fail:
-    return status;
-}
-
 /* By its own batches: what others do changes nothing that early stopping sees. */
 static bool is_time_to_log(const rf_training *t, const rf_trained *c)
 {
@@ -230,7 +167,7 @@ static bool is_time_to_log(const rf_training *t, const rf_trained *c)
 /* The line that a person watches: the first coder that goes on, and the time that is left. */
 static void show_progress(const rf_training *t, double start, int64_t first_done)
 {
-    const rf_trained *shown = &t->coders[0];
+    const rf_trained *shown = &t->coders[t->first];
     int64_t done = 0, total = 0;
     double tokens = 0;
     char detail[256], left[32] = "?";
@@ -239,9 +176,10 @@ static void show_progress(const rf_training *t, double start, int64_t first_done
         const rf_trained *c = &t->coders[i];
         done += c->batches_done;
         total += c->n_batches;
-        tokens += (double)(c->batches_done - c->first_batch) * (double)c->spec->train.batch_tokens;
-        if (learns(c) && c->batches_done < c->n_batches) {
-            shown = c;
+        if (i >= t->first && i < t->end) {
+            tokens +=
+                (double)(c->batches_done - c->first_batch) * (double)c->spec->train.batch_tokens;
+            shown = learns(c) && c->batches_done < c->n_batches ? c : shown;
         }
     }
     const double seconds = rf_now() - start;
@@ -257,44 +195,225 @@ static void show_progress(const rf_training *t, double start, int64_t first_done
     rf_progress("train", done, total, detail);
 }
 
-/* ---- ticks -------------------------------------------------------------------------------------
+/* ---- what a tick was ---------------------------------------------------------------------------
  */
 
-/* One pass over the coders. `stepped` [n_coders] tells who took a batch. Collective. */
-static rf_status pass(rf_training *t, bool *stepped, bool *any)
+/* What the ranks of a coder tell the others of its step. */
+typedef struct report {
+    int64_t failed, is_logged, n_skipped, n_outliers;
+    rf_stopping stopping;
+    rf_metrics_line last;
+} report;
+
+/* What a coder was before its step. */
+typedef struct mark {
+    bool failed;
+    int stop; /* rf_stop */
+    int64_t n_skipped;
+} mark;
+
+/* One tick; arrays are [coders of the pass] but for the last two [ranks]. */
+typedef struct lap {
+    rf_token_batch *batches;
+    bool *stepped;         /* took a batch */
+    bool *is_logged;       /* and has a line to write */
+    mark *before;          /* as they were */
+    report *given, *taken; /* where coders are dealt out */
+    int64_t *n_bytes, *next;
+} lap;
+
+static void lap_fini(lap *r)
+{
+    rf_free(r->next);
+    rf_free(r->n_bytes);
+    rf_free(r->taken);
+    rf_free(r->given);
+    rf_free(r->before);
+    rf_free(r->is_logged);
+    rf_free(r->stepped);
+    rf_free(r->batches);
+}
+
+static rf_status lap_init(const rf_training *t, lap *r)
 {
     rf_status status = RF_OK;
-    rf_token_batch batch;
-
-    *any = false;
-    for (int64_t i = 0; i < t->settings->n_coders; i++) {
-        RF_TRY(rf_activation_stream_next(t->acts, i, &batch, &stepped[i]));
-        if (stepped[i]) {
-            RF_TRY(step(t, &t->coders[i], &batch));
-            *any = true;
-        }
-    }
+    const int64_t n = t->end - t->first, size = rf_comm_size(t->comm);
+    RF_ALLOC(r->batches, n);
+    RF_ALLOC(r->stepped, n);
+    RF_ALLOC(r->is_logged, n);
+    RF_ALLOC(r->before, n);
+    RF_ALLOC(r->given, n);
+    RF_ALLOC(r->taken, n);
+    RF_ALLOC(r->n_bytes, size);
+    RF_ALLOC(r->next, size);
 fail:
     return status;
 }
 
-static rf_status log_tick(rf_training *t, const bool *stepped)
+/* The next batch of every coder that has one. Collective. */
+static rf_status take_batches(rf_training *t, lap *r, bool *any)
 {
-    rf_status status = RF_OK, local = RF_OK;
-    bool any = false;
-    for (int64_t i = 0; i < t->settings->n_coders; i++) {
-        rf_trained *c = &t->coders[i];
-        if (stepped[i] && learns(c) && is_time_to_log(t, c)) {
-            any = true;
-            local = local == RF_OK ? log_coder(t, c) : local;
-        }
-    }
-    if (any) {
-        RF_TRY(rf_comm_agree(t->comm, local));
+    rf_status status = RF_OK;
+    *any = false;
+    for (int64_t i = 0; i < t->end - t->first; i++) {
+        RF_TRY(rf_activation_stream_next(t->acts, i, &r->batches[i], &r->stepped[i]));
+        *any = *any || r->stepped[i];
     }
 fail:
     return status;
 }
+
+/* Steps of this rank's coders, and the lines that are due. Collective over the group, whose ranks
+ * get the same status; `lines` gets what went wrong on this rank beside the steps. */
+static rf_status step_coders(rf_training *t, lap *r, rf_status *lines)
+{
+    rf_status status = RF_OK;
+    for (int64_t i = 0; i < t->end - t->first; i++) {
+        rf_trained *c = &t->coders[t->first + i];
+        r->before[i] = (mark){c->failed, c->stopping.stop, c->n_skipped};
+        r->is_logged[i] = false;
+        if (!r->stepped[i]) {
+            continue;
+        }
+        if (c->coder != NULL) {
+            RF_TRY(step(t, c, &r->batches[i]));
+        }
+        c->batches_done++;
+        c->window_tokens += r->batches[i].n_rows;
+        if (c->coder != NULL) {
+            check_skipped(c);
+            r->is_logged[i] = learns(c) && is_time_to_log(t, c);
+        }
+        if (r->is_logged[i] && *lines == RF_OK) {
+            *lines = fill_line(t, c);
+            *lines = *lines == RF_OK ? check_stop(c) : *lines;
+        }
+    }
+fail:
+    return status;
+}
+
+static report report_of(const rf_trained *c, bool is_logged)
+{
+    return (report){.failed = c->failed,
+                    .is_logged = is_logged,
+                    .n_skipped = c->n_skipped,
+                    .n_outliers = c->n_outliers,
+                    .stopping = c->stopping,
+                    .last = c->last};
+}
+
+static void take_report(rf_trained *c, const report *from)
+{
+    c->failed = from->failed != 0;
+    c->n_skipped = from->n_skipped;
+    c->n_outliers = from->n_outliers;
+    c->stopping = from->stopping;
+    c->last = from->last;
+}
+
+/* Everybody learns from the first rank of each coder what its step was. Collective. */
+static rf_status share_reports(rf_training *t, lap *r)
+{
+    rf_status status = RF_OK;
+    const int size = rf_comm_size(t->comm), rank = rf_comm_rank(t->comm);
+    int64_t n_given = 0, n_before = 0;
+
+    memset(r->n_bytes, 0, sizeof *r->n_bytes * (size_t)size);
+    for (int64_t i = 0; i < t->end - t->first; i++) {
+        const rf_trained *c = &t->coders[t->first + i];
+        if (r->stepped[i]) {
+            r->n_bytes[c->first_rank] += (int64_t)sizeof *r->given;
+            if (c->first_rank == rank) {
+                r->given[n_given++] = report_of(c, r->is_logged[i]);
+            }
+        }
+    }
+    for (int k = 0; k < size; k++) {
+        r->next[k] = n_before;
+        n_before += r->n_bytes[k] / (int64_t)sizeof *r->given;
+    }
+    RF_TRY(rf_comm_allgatherv(t->comm, r->given, r->taken, r->n_bytes));
+    for (int64_t i = 0; i < t->end - t->first; i++) {
+        rf_trained *c = &t->coders[t->first + i];
+        if (r->stepped[i]) {
+            const report *from = &r->taken[r->next[c->first_rank]++];
+            r->is_logged[i] = from->is_logged != 0;
+            if (c->coder == NULL) {
+                take_report(c, from);
+            }
+        }
+    }
+fail:
+    return status;
+}
+
+/* ---- what is said and written of it; rank 0 ----------------------------------------------------
+ */
+
+static const char *skip_reason(const rf_step_metrics *m)
+{
+    return m->outlier           ? "its loss is above train.outlier_factor times the running mean"
+           : m->n_tokens == 0   ? "no token of it could be read"
+           : !isfinite(m->loss) ? "its loss is not finite"
+                                : "its gradient is not finite";
+}
+
+static void say_failed(const rf_training *t, const rf_trained *c)
+{
+    if (c->stopping.stop == RF_STOP_BAD) {
+        rf_log(RF_LOG_ERROR,
+               "coder '%s' failed at batch %" PRId64
+               ": a bad run, L0 %.4g is below train.bad_l0 and explained variance %.4g below "
+               "train.bad_ev; it learns no more",
+               c->spec->coder.name, c->batches_done, c->last.m.l0, c->last.m.explained_variance);
+    } else if (t->settings->n_coders > 1) {
+        rf_log(RF_LOG_ERROR,
+               "coder '%s' failed: %" PRId64 " of its %" PRId64
+               " steps were skipped, for NaN, infinity or train.outlier_factor; it learns no more",
+               c->spec->coder.name, c->n_skipped, c->batches_done);
+    }
+}
+
+/* What became of it in this tick; of skipped batches the first, and then one of a hundred. */
+static void say_changes(const rf_training *t, const mark *before, const rf_trained *c)
+{
+    if (c->n_skipped > before->n_skipped && (c->n_skipped == 1 || c->n_skipped % 100 == 0)) {
+        rf_log(RF_LOG_WARN,
+               "coder '%s': batch %" PRId64 " was skipped, %s (loss %.4g); %" PRId64 " so far",
+               c->spec->coder.name, c->batches_done, skip_reason(&c->last.m), c->last.m.loss,
+               c->n_skipped);
+    }
+    if (c->failed && !before->failed) {
+        say_failed(t, c);
+    } else if (c->stopping.stop == RF_STOP_METRIC && before->stop == RF_STOP_NONE) {
+        rf_log(RF_LOG_INFO,
+               "coder '%s' stopped after %" PRId64 " of its %" PRId64 " batches: %" PRId64
+               " lines without a better %s than %.6g",
+               c->spec->coder.name, c->batches_done, c->n_batches, c->stopping.n_worse,
+               c->spec->train.stop_metric + 4, c->stopping.best);
+    }
+}
+
+/* In the order of coders, however they are dealt out. */
+static rf_status write_lines(rf_training *t, const lap *r)
+{
+    rf_status status = RF_OK;
+    for (int64_t i = 0; i < t->end - t->first; i++) {
+        rf_trained *c = &t->coders[t->first + i];
+        say_changes(t, &r->before[i], c);
+        if (r->is_logged[i]) {
+            c->whole = c->batches_done <= c->n_whole ? c->last : c->whole;
+            RF_TRY(rf_metrics_log_write(t->metrics, &c->last));
+            RF_TRY(write_events(c, (double)time(NULL)));
+        }
+    }
+fail:
+    return status;
+}
+
+/* ---- ticks -------------------------------------------------------------------------------------
+ */
 
 /* NUMERIC when every coder has failed. */
 static rf_status check_any_left(const rf_training *t)
@@ -334,12 +453,30 @@ static rf_status agree_on_signal(const rf_training *t, int *out)
     return status;
 }
 
-static rf_status end_tick(rf_training *t, const bool *stepped)
+/* The batches are there: steps, what is known of them everywhere, lines, a checkpoint. Collective.
+ */
+static rf_status run_tick(rf_training *t, lap *r)
 {
-    rf_status status = RF_OK;
+    rf_status status = RF_OK, lines = RF_OK;
+    bool any_logged = false;
+
     t->tick++;
-    RF_TRY(log_tick(t, stepped));
-    RF_TRY(check_any_left(t)); /* the same on all ranks: metrics are */
+    status = step_coders(t, r, &lines);
+    if (t->group != NULL) {
+        RF_TRY(rf_comm_agree(t->comm, status == RF_OK ? lines : status));
+        RF_TRY(share_reports(t, r));
+    }
+    RF_TRY(status); /* without groups the same on all ranks */
+    for (int64_t i = 0; i < t->end - t->first; i++) {
+        any_logged = any_logged || r->is_logged[i];
+    }
+    if (rf_comm_rank(t->comm) == 0 && lines == RF_OK) {
+        lines = write_lines(t, r);
+    }
+    if (any_logged) {
+        RF_TRY(rf_comm_agree(t->comm, lines));
+    }
+    RF_TRY(check_any_left(t)); /* the same on all ranks */
     if (t->tick % t->settings->train.checkpoint_every == 0) {
         RF_TRY(rf_training_save(t));
     }
@@ -356,28 +493,28 @@ static int64_t count_done(const rf_training *t)
     return n;
 }
 
-rf_status rf_training_loop(rf_training *t, rf_train_report *report)
+rf_status rf_training_loop(rf_training *t, rf_train_report *out)
 {
     rf_status status = RF_OK;
     const double start = rf_now();
     const int64_t first_done = count_done(t);
-    bool any = false, more = true, *stepped = NULL;
+    bool any = false, more = true;
+    lap r = {0};
 
-    stepped = rf_calloc(t->settings->n_coders, sizeof *stepped);
-    RF_TRY(rf_comm_agree(t->comm, stepped == NULL ? RF_ERR_NO_MEMORY : RF_OK));
-    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+    RF_TRY(rf_comm_agree(t->comm, lap_init(t, &r)));
+    for (int64_t i = t->first; i < t->end; i++) {
         t->coders[i].window_start = start;
         t->coders[i].first_batch = t->coders[i].batches_done;
     }
     while (more && any_learns(t)) { /* when all stopped early, the rest of the data is left */
-        RF_TRY(agree_on_signal(t, &report->signal));
-        if (report->signal != 0) {
-            report->interrupted = true;
+        RF_TRY(agree_on_signal(t, &out->signal));
+        if (out->signal != 0) {
+            out->interrupted = true;
             break;
         }
-        RF_TRY(pass(t, stepped, &any));
+        RF_TRY(take_batches(t, &r, &any));
         if (any) {
-            RF_TRY(end_tick(t, stepped));
+            RF_TRY(run_tick(t, &r));
             if (rf_comm_rank(t->comm) == 0) {
                 show_progress(t, start, first_done);
             }
@@ -392,6 +529,6 @@ rf_status rf_training_loop(rf_training *t, rf_train_report *report)
     }
     RF_TRY(rf_training_save(t));
 fail:
-    rf_free(stepped);
+    lap_fini(&r);
     return status;
 }

@@ -1,4 +1,5 @@
-/* A run's folder as others read it: settings, and the newest checkpoint that is whole. */
+/* A run's folder as others read it: settings, and for each coder the newest whole checkpoint that
+ * has it: those of a pass that is over are in another file than those of the next. */
 #include "run_impl.h"
 
 #include <string.h>
@@ -8,6 +9,7 @@ struct rf_run {
     char *weight_processing;
     rf_run_settings *settings;
     int64_t step;
+    int64_t *ticks; /* [n_coders] of the checkpoint that has the coder, -1: none yet */
 };
 
 static rf_status load_coder(rf_backend *be, rf_stream *s, const char *path,
@@ -28,8 +30,19 @@ fail:
     return status;
 }
 
-/* Read every coder once: what was damaged shows in the checksums. */
-static rf_status check_coders(const char *path, const rf_run_settings *settings)
+/* Whether a coder of the file is one that no newer file has. */
+static bool has_news(const rf_run *run, const rf_checkpoint_header *header)
+{
+    bool has = false;
+    for (int64_t i = header->first; i < header->first + header->n_held; i++) {
+        has = has || run->ticks[i] < 0;
+    }
+    return has;
+}
+
+/* Read every coder of the file once: what was damaged shows in the checksums. */
+static rf_status check_coders(const rf_run *run, const char *path,
+                              const rf_checkpoint_header *header)
 {
     rf_status status = RF_OK;
     rf_backend *be = NULL;
@@ -38,8 +51,8 @@ static rf_status check_coders(const char *path, const rf_run_settings *settings)
 
     RF_TRY(rf_backend_cpu_create(1, &be));
     RF_TRY(rf_stream_create(be, &s));
-    for (int64_t i = 0; i < settings->n_coders; i++) {
-        RF_TRY(load_coder(be, s, path, &settings->coders[i].coder, i, &coder));
+    for (int64_t i = header->first; i < header->first + header->n_held; i++) {
+        RF_TRY(load_coder(be, s, path, &run->settings->coders[i].coder, i, &coder));
         rf_coder_destroy(coder);
         coder = NULL;
     }
@@ -49,49 +62,55 @@ fail:
     return status;
 }
 
-/* `processing` gets what its weights had been through, to be freed. */
-static rf_status check_checkpoint(const char *path, int64_t tick, const rf_run_settings *settings,
-                                  char **processing)
+/* Its coders are found where no newer file has them; the newest file is what the run stands for. */
+static rf_status take_checkpoint(rf_run *run, const char *path, int64_t tick)
 {
     rf_status status = RF_OK;
     rf_checkpoint_header header = {0};
     RF_TRY(rf_checkpoint_read_header(path, &header));
-    if (header.tick != tick || header.n_coders != settings->n_coders) {
+    if (header.tick != tick || header.n_coders != run->settings->n_coders) {
         RF_FAIL(RF_ERR_FORMAT,
                 "'%s' is of step %" PRId64 " with %" PRId64 " coders, expected step %" PRId64
                 " with %" PRId64,
-                path, header.tick, header.n_coders, tick, settings->n_coders);
+                path, header.tick, header.n_coders, tick, run->settings->n_coders);
     }
-    RF_TRY(check_coders(path, settings));
-    rf_free(*processing);
-    *processing = header.weight_processing;
-    header.weight_processing = NULL;
+    if (has_news(run, &header)) {
+        RF_TRY(check_coders(run, path, &header));
+        for (int64_t i = header.first; i < header.first + header.n_held; i++) {
+            run->ticks[i] = run->ticks[i] < 0 ? tick : run->ticks[i];
+        }
+    }
+    if (run->weight_processing == NULL) {
+        run->step = tick;
+        run->weight_processing = header.weight_processing;
+        header.weight_processing = NULL;
+        RF_TRY(rf_format(run->checkpoint, sizeof run->checkpoint, "%s", path));
+    }
 fail:
     rf_checkpoint_header_fini(&header);
     return status;
 }
 
-static rf_status find_checkpoint(rf_run *run, const char *dir)
+static rf_status find_checkpoints(rf_run *run, const char *dir)
 {
     rf_status status = RF_OK;
     int64_t *ticks = NULL, n = 0;
+    char path[RF_PATH_LEN];
 
     RF_TRY(rf_run_folder_list(dir, &ticks, &n));
     if (n == 0) {
         RF_FAIL(RF_ERR_NOT_FOUND, "'%s' has no checkpoint yet", dir);
     }
     for (int64_t i = n; i-- > 0;) {
-        RF_TRY(rf_run_folder_checkpoint(dir, ticks[i], run->checkpoint));
-        status =
-            check_checkpoint(run->checkpoint, ticks[i], run->settings, &run->weight_processing);
-        if (status == RF_OK) {
-            run->step = ticks[i];
-            break;
-        }
-        if (i > 0) {
+        RF_TRY(rf_run_folder_checkpoint(dir, ticks[i], path));
+        status = take_checkpoint(run, path, ticks[i]);
+        if (status != RF_OK && (i > 0 || run->weight_processing != NULL)) {
             rf_log(RF_LOG_WARN, "checkpoint of step %" PRId64 " cannot be used: %s", ticks[i],
                    rf_error_text());
         }
+    }
+    if (run->weight_processing != NULL) {
+        status = RF_OK; /* one is enough */
     }
 fail:
     rf_free(ticks);
@@ -113,7 +132,11 @@ rf_status rf_run_open(const char *dir, const char *const *overrides, int64_t n_o
     }
     RF_TRY(rf_run_settings_load(config, overrides, n_overrides, &run->settings));
     RF_TRY(rf_format(run->settings->output.dir, sizeof run->settings->output.dir, "%s", dir));
-    RF_TRY(find_checkpoint(run, dir));
+    RF_ALLOC(run->ticks, run->settings->n_coders);
+    for (int64_t i = 0; i < run->settings->n_coders; i++) {
+        run->ticks[i] = -1;
+    }
+    RF_TRY(find_checkpoints(run, dir));
     *out = run;
     return RF_OK;
 fail:
@@ -126,6 +149,7 @@ void rf_run_close(rf_run *run)
     if (run != NULL) {
         rf_run_settings_free(run->settings);
         rf_free(run->weight_processing);
+        rf_free(run->ticks);
         rf_free(run);
     }
 }
@@ -154,11 +178,20 @@ rf_status rf_run_load_coder(rf_backend *be, rf_stream *s, const rf_run *run, int
                             rf_coder **out)
 {
     rf_status status = RF_OK;
+    char path[RF_PATH_LEN];
 
     *out = NULL;
     RF_REQUIRE(idx >= 0 && idx < run->settings->n_coders, "coder %" PRId64 " of a run of %" PRId64,
                idx, run->settings->n_coders);
-    RF_TRY(load_coder(be, s, run->checkpoint, &run->settings->coders[idx].coder, idx, out));
+    const rf_coder_settings *coder = &run->settings->coders[idx].coder;
+    if (run->ticks[idx] < 0) {
+        RF_FAIL(RF_ERR_NOT_FOUND,
+                "coder '%s' is in no checkpoint of '%s': it waits for a later pass of the run; "
+                "train.resume=auto goes on with it",
+                coder->name, run->settings->output.dir);
+    }
+    RF_TRY(rf_run_folder_checkpoint(run->settings->output.dir, run->ticks[idx], path));
+    RF_TRY(load_coder(be, s, path, coder, idx, out));
 fail:
     return status;
 }

@@ -1,7 +1,10 @@
-/* What a run is made of, and in which order: backend, model, pictures, stream, coders, work space.
- * Local work ends in an agreement, so that all ranks go on or fail together. */
+/* What a run has in every pass, and in which order: backend, model, pictures, what is known of the
+ * coders, groups of ranks. Local work ends in an agreement, so that all ranks go on or fail
+ * together.
+ */
 #include "run_impl.h"
 
+#include <math.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -183,12 +186,28 @@ fail:
     return status;
 }
 
-rf_status rf_run_settings_pictures(const rf_run_settings *settings, rf_picture_list **out)
+static rf_status open_models_or_store(rf_training *t)
 {
-    const rf_picture_list_opts opts = {.folder = settings->data.path,
+    rf_status status = RF_OK;
+    for (int m = 0; m < t->settings->n_models; m++) {
+        t->names[m] = t->settings->models[m].name;
+    }
+    RF_TRY(rf_training_is_stored(t) ? rf_training_open_store(t) : open_models(t));
+    RF_TRY(rf_training_describe_models(t));
+fail:
+    return status;
+}
+
+rf_status rf_run_settings_pictures(const rf_run_settings *settings, const rf_comm *comm,
+                                   rf_picture_list **out)
+{
+    const rf_picture_list_opts opts = {.path = settings->data.path,
+                                       .root = settings->data.root,
+                                       .part = (rf_picture_part)settings->data.part,
                                        .holdout = settings->data.holdout,
                                        .seed = (uint64_t)settings->train.seed,
-                                       .max_pictures = settings->data.max_pictures};
+                                       .max_pictures = settings->data.max_pictures,
+                                       .comm = comm};
     rf_status status = rf_picture_list_open(&opts, out);
     if (status != RF_OK) {
         rf_error_context("data.path");
@@ -196,10 +215,11 @@ rf_status rf_run_settings_pictures(const rf_run_settings *settings, rf_picture_l
     return status;
 }
 
+/* Collective. */
 static rf_status open_pictures(rf_training *t)
 {
     rf_status status = RF_OK;
-    RF_TRY(rf_run_settings_pictures(t->settings, &t->pictures));
+    RF_TRY(rf_run_settings_pictures(t->settings, t->comm, &t->pictures));
     t->picture_hash = rf_picture_list_hash(t->pictures);
     if (rf_picture_list_n(t->pictures, RF_SPLIT_TRAIN) == 0) {
         RF_FAIL(RF_ERR_SETTING,
@@ -208,7 +228,7 @@ static rf_status open_pictures(rf_training *t)
                 rf_picture_list_n(t->pictures, RF_SPLIT_ALL), t->settings->data.path);
     }
 fail:
-    return status;
+    return rf_comm_agree(t->comm, status); /* ranks may see other folders: check_same_files */
 }
 
 /* Ranks that see other files than rank 0 would train on something else. Collective. */
@@ -243,7 +263,8 @@ fail:
     return status;
 }
 
-/* ---- stream and coders -------------------------------------------------------------------------
+/* ---- what is known of the coders
+ * -------------------------------------------------------------------------
  */
 
 /* The hook points of `sites` and their widths. */
@@ -257,9 +278,7 @@ static rf_status find_sites(const rf_training *t, const char *sites, rf_reader_s
     for (int i = 0; i < n_sites; i++) {
         const char *hook = NULL;
         RF_TRY(rf_run_settings_site(t->settings, names[i], &out[i].model, &hook));
-        RF_TRY_DOING(
-            rf_vit_hook_find(rf_vit_get_config(t->vits[out[i].model]), hook, &out[i].point), "%s",
-            names[i]);
+        RF_TRY_DOING(rf_training_find_point(t, out[i].model, hook, &out[i].point), "%s", names[i]);
         widths[i] = out[i].point.width;
     }
     *n = n_sites;
@@ -284,88 +303,141 @@ fail:
     return status;
 }
 
-static rf_status open_stream(rf_training *t)
+rf_activation_stream_opts rf_training_stream_opts(const rf_training *t)
 {
-    rf_status status = RF_OK;
     const rf_run_settings *s = t->settings;
-    rf_reader_opts *readers = NULL;
-    const rf_activation_stream_opts opts = {.vits = t->vits,
-                                            .n_vits = t->n_vits,
-                                            .stream = t->stream,
-                                            .comm = t->comm,
-                                            .pictures = t->pictures,
-                                            .split = RF_SPLIT_TRAIN,
-                                            .transforms = t->transforms,
-                                            .group_pictures = s->activations.group_pictures,
-                                            .pool_groups = s->activations.pool_groups,
-                                            .seed = (uint64_t)s->train.seed,
-                                            .keep_bytes = s->activations.keep_bytes,
-                                            .decode_threads = s->data.decode_threads,
-                                            .max_bad_share = s->data.max_bad_share};
-
-    readers = rf_calloc(s->n_coders, sizeof *readers);
-    RF_TRY(rf_comm_agree(t->comm, readers == NULL ? RF_ERR_NO_MEMORY : RF_OK));
-    for (int64_t i = 0; i < s->n_coders; i++) {
-        readers[i] = (rf_reader_opts){.sites = t->coders[i].sites,
-                                      .n_sites = t->coders[i].n_in + t->coders[i].n_out,
-                                      .tokens = rf_coder_token_class(&s->coders[i].coder),
-                                      .batch_tokens = s->coders[i].train.batch_tokens,
-                                      .epochs = s->coders[i].train.epochs,
-                                      .total_tokens = s->coders[i].train.total_tokens};
-    }
-    RF_TRY(rf_activation_stream_open(&opts, readers, s->n_coders, &t->acts));
-fail:
-    rf_free(readers);
-    return status;
+    return (rf_activation_stream_opts){.vits = t->vits,
+                                       .n_vits = t->n_vits,
+                                       .stream = t->stream,
+                                       .comm = t->comm,
+                                       .pictures = t->pictures,
+                                       .split = RF_SPLIT_TRAIN,
+                                       .transforms = t->transforms,
+                                       .group_pictures = s->activations.group_pictures,
+                                       .pool_groups = s->activations.pool_groups,
+                                       .seed = (uint64_t)s->train.seed,
+                                       .keep_bytes = s->activations.keep_bytes,
+                                       .decode_threads = s->data.decode_threads,
+                                       .fast_decode = s->data.fast_decode,
+                                       .max_bad_share = s->data.max_bad_share,
+                                       .dtype = rf_activations_dtype(&s->activations),
+                                       .store = t->store,
+                                       .model_names = t->names,
+                                       .n_names = s->n_models,
+                                       .read_threads = s->activations.read_threads,
+                                       .share = s->activations.share};
 }
 
-static rf_status create_coder(rf_training *t, int64_t idx)
+rf_reader_opts rf_training_reader(const rf_trained *c)
 {
-    rf_status status = RF_OK;
-    rf_trained *c = &t->coders[idx];
+    return (rf_reader_opts){.sites = c->sites,
+                            .n_sites = c->n_in + c->n_out,
+                            .tokens = rf_coder_token_class(&c->spec->coder),
+                            .batch_tokens = c->spec->train.batch_tokens,
+                            .epochs = c->spec->train.epochs,
+                            .total_tokens = c->spec->train.total_tokens,
+                            .max_norm = c->spec->coder.max_norm,
+                            .first_rank = c->first_rank,
+                            .n_ranks = c->n_ranks};
+}
+
+/* Rows of a picture that the coder sees, and how many pictures: as good as is known without a
+ * stream. */
+static rf_status count_rows(const rf_training *t, const rf_trained *c, int64_t *n_rows,
+                            int64_t *n_pictures)
+{
+    int64_t first = 0;
+    const rf_reader_site *site = &c->sites[0];
+    const rf_token_class tokens = rf_coder_token_class(&c->spec->coder);
+
+    if (!rf_training_is_stored(t)) {
+        *n_pictures = rf_picture_list_n(t->pictures, RF_SPLIT_TRAIN);
+        return rf_token_class_rows(rf_vit_get_config(t->vits[site->model]), &site->point, tokens,
+                                   &first, n_rows);
+    }
+    const rf_store_head *head = rf_store_get_head(t->store);
+    const int64_t s = rf_store_find(t->store, t->names[site->model], site->point.name);
+    *n_pictures = head->n_pictures;
+    *n_rows = 0;
+    for (int64_t i = 0; s >= 0 && i < head->sites[s].n_rows; i++) {
+        *n_rows += tokens == RF_TOKENS_ALL || tokens == RF_TOKENS_POOLED ||
+                   head->sites[s].classes[i] == tokens;
+    }
+    return RF_OK;
+}
+
+/* Tokens and batches of its whole sequence; the stream has the last word where its pass begins. */
+void rf_training_set_tokens(rf_trained *c, int64_t tokens_per_epoch)
+{
     const rf_train_settings *train = &c->spec->train;
-
-    RF_TRY(rf_coder_create(t->be, &c->spec->coder, &c->shape, &c->coder));
-    const rf_optimiser_opts opts = {.kind = train->optimiser, .accumulate = train->accumulate};
-    RF_TRY_DOING(rf_optimiser_create(t->be, c->coder, &opts, &c->opt), "coder '%s'",
-                 c->spec->coder.name);
-    c->n_batches = rf_activation_stream_n_batches(t->acts, idx);
-    if (train->accumulate > c->n_batches) {
-        RF_FAIL(RF_ERR_SETTING,
-                "coder '%s': train.accumulate is %" PRId64 ", but it has %" PRId64
-                " batches in all: it would never learn",
-                c->spec->coder.name, train->accumulate, c->n_batches);
-    }
-    c->tokens_per_epoch = rf_activation_stream_tokens_per_epoch(t->acts, idx);
-    c->n_tokens =
-        train->total_tokens > 0 ? train->total_tokens : c->tokens_per_epoch * train->epochs;
+    c->tokens_per_epoch = tokens_per_epoch;
+    c->n_tokens = train->total_tokens > 0 ? train->total_tokens : tokens_per_epoch * train->epochs;
+    c->n_batches = rf_ceil_div(c->n_tokens, train->batch_tokens);
     c->n_whole = rf_max_i64(c->n_tokens / train->batch_tokens, rf_min_i64(c->n_batches, 1));
-    c->schedule = (rf_schedule){.kind = train->schedule,
-                                .lr = train->lr,
-                                .lr_end = train->lr_end,
-                                .warmup_steps = train->warmup_steps,
-                                .n_steps = c->n_batches,
-                                .restarts = train->restarts,
-                                .decay_share = train->decay_share};
+}
+
+static rf_status measure_coder(rf_training *t, rf_trained *c)
+{
+    rf_status status = RF_OK;
+    int64_t n_rows = 0, n_pictures = 0, tokens = 0, whole = 0;
+    const int n_ranks = rf_comm_size(t->comm) / t->n_groups;
+    const double share = t->settings->activations.share;
+
+    RF_TRY(count_rows(t, c, &n_rows, &n_pictures));
+    n_pictures = share > 0 ? (int64_t)ceil(share * (double)n_pictures) : n_pictures;
+    RF_TRY(rf_mul_i64(n_rows, n_pictures, "tokens of an epoch", &tokens));
+    RF_TRY(rf_mul_i64(tokens, c->spec->train.epochs, "tokens of all epochs", &whole));
+    rf_training_set_tokens(c, tokens);
+    RF_TRY(rf_coder_cost_estimate(c->spec, &c->shape, n_ranks, &c->cost));
+fail:
+    if (status != RF_OK) {
+        rf_error_context("coder '%s'", c->spec->coder.name);
+    }
+    return status;
+}
+
+static rf_status measure_coders(rf_training *t)
+{
+    rf_status status = RF_OK;
+    for (int64_t i = 0; i < t->settings->n_coders; i++) {
+        RF_TRY(measure_coder(t, &t->coders[i]));
+    }
 fail:
     return status;
 }
 
-static rf_status create_coders(rf_training *t)
+/* ---- groups of ranks ---------------------------------------------------------------------------
+ */
+
+rf_status rf_train_count_groups(const rf_train_settings *settings, int n_ranks, int *out)
 {
     rf_status status = RF_OK;
-    const rf_coder **coders = NULL;
-    rf_step_opts opts = {0};
-
-    RF_ALLOC(coders, t->settings->n_coders);
-    for (int64_t i = 0; i < t->settings->n_coders; i++) {
-        RF_TRY(create_coder(t, i));
-        coders[i] = t->coders[i].coder;
-        opts.max_rows = rf_max_i64(opts.max_rows, t->settings->coders[i].train.batch_tokens);
+    const int64_t each = settings->ranks_per_coder;
+    *out = 1;
+    if (each > 0) {
+        if (each > n_ranks || n_ranks % each != 0) {
+            RF_FAIL(RF_ERR_SETTING,
+                    "train.ranks_per_coder = %" PRId64
+                    " does not divide the %d ranks of this run into groups; set it to a divisor of "
+                    "%d, or to 0 for all ranks",
+                    each, n_ranks, n_ranks);
+        }
+        *out = (int)(n_ranks / each);
     }
-    RF_TRY(rf_step_create(t->be, t->comm, coders, t->settings->n_coders, &opts, &t->step));
 fail:
-    rf_free(coders);
+    return status;
+}
+
+/* Collective. */
+static rf_status open_groups(rf_training *t)
+{
+    rf_status status = RF_OK;
+    const int size = rf_comm_size(t->comm);
+    RF_TRY(rf_train_count_groups(&t->settings->train, size, &t->n_groups));
+    if (t->n_groups > 1) {
+        RF_TRY(rf_comm_split(t->comm, rf_comm_rank(t->comm) / (size / t->n_groups), &t->group));
+    }
+fail:
     return status;
 }
 
@@ -374,8 +446,7 @@ static rf_status open_local(rf_training *t)
     rf_status status = RF_OK;
     RF_TRY(rf_activations_settings_check(&t->settings->activations));
     RF_TRY(open_backend(t));
-    RF_TRY(open_models(t));
-    RF_TRY(open_pictures(t));
+    RF_TRY(open_models_or_store(t));
     RF_ALLOC(t->coders, t->settings->n_coders);
     for (int64_t i = 0; i < t->settings->n_coders; i++) {
         t->coders[i].spec = &t->settings->coders[i];
@@ -386,28 +457,52 @@ fail:
     return status;
 }
 
-rf_status rf_training_open(rf_training *t)
+rf_status rf_training_open_data(rf_training *t)
 {
     rf_status status = RF_OK;
     RF_TRY(rf_training_count_threads(t->comm, t->settings->train.threads, &t->n_threads));
     RF_TRY(rf_comm_agree(t->comm, open_local(t)));
+    if (!rf_training_is_stored(t)) {
+        RF_TRY(open_pictures(t));
+    }
     RF_TRY(check_same_files(t));
-    RF_TRY(open_stream(t));
-    RF_TRY(rf_comm_agree(t->comm, create_coders(t)));
+fail:
+    return status;
+}
+
+/* A store that is written while coders train has the sites of all of them. */
+static rf_status check_passes(const rf_run_settings *s)
+{
+    rf_status status = RF_OK;
+    const int64_t most = s->train.coders_at_once;
+    if (s->activations.source == RF_ACTIVATIONS_BOTH && most > 0 && most < s->n_coders) {
+        RF_FAIL(RF_ERR_SETTING,
+                "activations.source is both, and train.coders_at_once = %" PRId64
+                " makes more than one pass: write the store first (refract cache) and train from "
+                "it with activations.source=store",
+                most);
+    }
+fail:
+    return status;
+}
+
+rf_status rf_training_open(rf_training *t)
+{
+    rf_status status = RF_OK;
+    RF_TRY(open_groups(t));
+    RF_TRY(check_passes(t->settings));
+    RF_TRY(rf_training_open_data(t));
+    RF_TRY(rf_comm_agree(t->comm, measure_coders(t)));
 fail:
     return status;
 }
 
 void rf_training_close(rf_training *t)
 {
-    for (int64_t i = 0; t->coders != NULL && i < t->settings->n_coders; i++) {
-        rf_tfevents_close(t->coders[i].events);
-        rf_optimiser_destroy(t->coders[i].opt);
-        rf_coder_destroy(t->coders[i].coder);
-    }
-    rf_step_destroy(t->step);
+    rf_training_close_pass(t);
     rf_free(t->coders);
-    rf_activation_stream_close(t->acts);
+    rf_store_close(t->store);
+    rf_str_fini(&t->model_name);
     rf_picture_list_close(t->pictures);
     for (int m = 0; m < t->n_vits; m++) {
         rf_vit_close(t->vits[m]);
@@ -416,57 +511,5 @@ void rf_training_close(rf_training *t)
     rf_backend_destroy(t->be);
     rf_str_fini(&t->settings_yaml);
     rf_folder_lock_release(t->lock);
-}
-
-/* ---- start values ------------------------------------------------------------------------------
- */
-
-static rf_status init_on_device(rf_training *t, rf_trained *c, const float *rows, int64_t n,
-                                int64_t width)
-{
-    rf_status status = RF_OK;
-    void *device = NULL;
-    const size_t n_bytes = (size_t)(n * width) * sizeof *rows;
-
-    RF_TRY(rf_memory_alloc(t->be, RF_MEMORY_DEVICE, n_bytes, &device));
-    RF_TRY(rf_copy_in(t->stream, device, rows, n_bytes));
-    const rf_view sample = rf_view_2d(device, n, width);
-    RF_TRY(rf_coder_init(c->coder, t->stream, &sample));
-    RF_TRY(rf_stream_synchronise(t->stream));
-fail:
-    rf_memory_free(t->be, RF_MEMORY_DEVICE, device);
-    return status;
-}
-
-/* Also refuses samples with nothing in them. */
-static rf_status init_from(rf_training *t, rf_trained *c, const float *rows, int64_t n,
-                           int64_t width)
-{
-    rf_status status = RF_OK;
-    const char *name = c->spec->coder.name;
-    if (n == 0) {
-        RF_FAIL(RF_ERR_NUMERIC, "coder '%s': none of the first pictures could be read", name);
-    }
-    RF_TRY_DOING(init_on_device(t, c, rows, n, width), "coder '%s'", name);
-fail:
-    return status;
-}
-
-rf_status rf_training_init_coders(rf_training *t)
-{
-    rf_status status = RF_OK;
-    float *rows = NULL;
-    int64_t n = 0, width = 0;
-
-    for (int64_t i = 0; i < t->settings->n_coders; i++) {
-        rf_trained *c = &t->coders[i];
-        RF_TRY(rf_activation_stream_sample(t->acts, i, c->spec->train.sample_tokens, &rows, &n,
-                                           &width));
-        RF_TRY(rf_comm_agree(t->comm, init_from(t, c, rows, n, width)));
-        rf_free(rows);
-        rows = NULL;
-    }
-fail:
-    rf_free(rows);
-    return status;
+    rf_comm_destroy(t->group);
 }

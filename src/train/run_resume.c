@@ -60,12 +60,23 @@ static rf_status open_logs(rf_training *t)
         c->last = c->whole;
     }
     RF_TRY(rf_metrics_log_open(path, &t->metrics));
-    for (int64_t i = 0; i < t->settings->n_coders; i++) {
-        const char *name = t->settings->coders[i].coder.name;
-        RF_TRY(rf_run_folder_coder(dir, name, path));
+fail:
+    return status;
+}
+
+/* Folders and events of the pass's coders, and a word on who trains what. */
+static rf_status open_pass_logs(rf_training *t)
+{
+    rf_status status = RF_OK;
+    char path[RF_PATH_LEN];
+
+    for (int64_t i = t->first; i < t->end; i++) {
+        rf_trained *c = &t->coders[i];
+        RF_TRY(rf_run_folder_coder(t->settings->output.dir, c->spec->coder.name, path));
         RF_TRY(rf_file_make_dirs(path));
-        RF_TRY(rf_tfevents_open(path, "train", &t->coders[i].events));
+        RF_TRY(rf_tfevents_open(path, "train", &c->events));
     }
+    RF_TRY(rf_training_log_pass(t));
 fail:
     return status;
 }
@@ -76,21 +87,26 @@ fail:
 static rf_status describe(const rf_training *t, rf_checkpoint *out)
 {
     rf_status status = RF_OK;
-    const int64_t n = t->settings->n_coders;
+    const int64_t n = t->end - t->first;
 
     *out = (rf_checkpoint){.tick = t->tick,
+                           .first = t->first,
+                           .n_run = t->settings->n_coders,
+                           .comm = t->group != NULL ? t->comm : NULL,
                            .picture_hash = t->picture_hash,
                            .model_hash = t->model_hash,
                            .settings = t->settings_yaml.data,
                            .backend = rf_backend_describe(t->be),
                            .n_coders = n};
-    RF_TRY(rf_summary_processing(t->vits, t->n_vits, out->weight_processing));
+    RF_TRY(rf_format(out->weight_processing, sizeof out->weight_processing, "%s", t->processing));
     RF_ALLOC(out->coders, n);
     for (int64_t i = 0; i < n; i++) {
-        const rf_trained *c = &t->coders[i];
+        const rf_trained *c = &t->coders[t->first + i];
         out->coders[i] = (rf_checkpoint_coder){.name = c->spec->coder.name,
                                                .coder = c->coder,
                                                .opt = c->opt,
+                                               .owner = c->first_rank,
+                                               .n_batches = c->n_batches,
                                                .batches_done = c->batches_done,
                                                .failed = c->failed,
                                                .stopping = c->stopping};
@@ -99,35 +115,41 @@ fail:
     return status;
 }
 
-static rf_status save_on_rank_0(const rf_training *t)
+/* Checkpoints of this pass but for the newest `keep`; those of passes before it stay. */
+static rf_status prune(const rf_training *t, int64_t keep)
 {
     rf_status status = RF_OK;
-    const rf_run_settings *s = t->settings;
-    rf_checkpoint checkpoint = {0};
-    char path[RF_PATH_LEN];
-
-    RF_TRY(describe(t, &checkpoint));
-    RF_TRY(rf_run_folder_checkpoint(s->output.dir, t->tick, path));
-    RF_TRY(rf_checkpoint_write(path, t->stream, &checkpoint));
-    RF_TRY(rf_run_folder_prune(s->output.dir, t->tick, s->train.keep_checkpoints));
-fail:
-    rf_free(checkpoint.coders);
-    return status;
+    if (rf_comm_rank(t->comm) == 0) {
+        status = rf_run_folder_prune_after(t->settings->output.dir, t->pass_tick, t->tick, keep);
+    }
+    return rf_comm_agree(t->comm, status);
 }
 
 rf_status rf_training_save(rf_training *t)
 {
     rf_status status = RF_OK;
+    rf_checkpoint checkpoint = {0};
+    char path[RF_PATH_LEN];
+
     if (t->saved_tick == t->tick) {
         return RF_OK;
     }
-    if (rf_comm_rank(t->comm) == 0) {
-        status = save_on_rank_0(t);
+    RF_TRY(rf_comm_agree(t->comm, describe(t, &checkpoint)));
+    RF_TRY(rf_run_folder_checkpoint(t->settings->output.dir, t->tick, path));
+    if (checkpoint.comm != NULL || rf_comm_rank(t->comm) == 0) {
+        status = rf_checkpoint_write(path, t->stream, &checkpoint);
     }
     RF_TRY(rf_comm_agree(t->comm, status));
+    RF_TRY(prune(t, t->settings->train.keep_checkpoints));
     t->saved_tick = t->tick;
 fail:
+    rf_free(checkpoint.coders);
     return status;
+}
+
+rf_status rf_training_end_pass(const rf_training *t)
+{
+    return t->end < t->settings->n_coders ? prune(t, 1) : RF_OK;
 }
 
 /* SETTING when going on from `header` would not be the same run. */
@@ -136,7 +158,6 @@ static rf_status check_same_run(const rf_training *t, const rf_checkpoint_header
 {
     rf_status status = RF_OK;
     rf_run_settings *then = NULL;
-    char processing[RF_PROCESSING_LEN];
 
     if (rf_run_settings_parse(header->settings, path, NULL, 0, &then) != RF_OK) {
         RF_FAIL(RF_ERR_FORMAT, "the settings in the checkpoint cannot be read: %s",
@@ -153,13 +174,12 @@ static rf_status check_same_run(const rf_training *t, const rf_checkpoint_header
                 t->n_vits > 1 ? "one of the models, the first of which is" : "model.path",
                 t->settings->models[0].settings.path, path);
     }
-    RF_TRY(rf_summary_processing(t->vits, t->n_vits, processing));
-    if (strcmp(header->weight_processing, processing) != 0) {
+    if (strcmp(header->weight_processing, t->processing) != 0) {
         RF_FAIL(
             RF_ERR_SETTING,
             "the model's weights are processed by '%.200s' and were by '%.200s' in the checkpoint "
             "'%s'",
-            processing, header->weight_processing, path);
+            t->processing, header->weight_processing, path);
     }
     if (strcmp(header->backend, rf_backend_describe(t->be)) != 0) {
         rf_log(RF_LOG_WARN, "the checkpoint was written by '%s', this is '%s': bits may differ",
@@ -175,16 +195,23 @@ static bool is_damage(rf_status status)
     return status == RF_ERR_FORMAT || status == RF_ERR_IO || status == RF_ERR_NOT_FOUND;
 }
 
-/* Rank 0: whether the file is of this run. Settings that cannot be parsed are damage too. */
-static rf_status check_file(const rf_training *t, const char *path, int64_t tick)
+/* Rank 0: whether the file is of this run, and which coders it holds. Settings that cannot be
+ * parsed are damage too. */
+static rf_status check_file(const rf_training *t, const char *path, int64_t tick, int64_t held[2])
 {
     rf_status status = RF_OK;
     rf_checkpoint_header header = {0};
     RF_TRY(rf_checkpoint_read_header(path, &header));
+    held[0] = header.first;
+    held[1] = header.first + header.n_held;
     if (header.tick != tick) {
         RF_FAIL(RF_ERR_FORMAT, "'%s' is of step %" PRId64, path, header.tick);
     }
     RF_TRY(check_same_run(t, &header, path));
+    if (header.n_coders != t->settings->n_coders) {
+        RF_FAIL(RF_ERR_FORMAT, "'%s' is of a run of %" PRId64 " coders, its settings have %" PRId64,
+                path, header.n_coders, t->settings->n_coders);
+    }
 fail:
     rf_checkpoint_header_fini(&header);
     return status;
@@ -194,48 +221,50 @@ static rf_status check_progress(const rf_training *t, const rf_checkpoint *c, co
 {
     rf_status status = RF_OK;
     for (int64_t i = 0; i < c->n_coders; i++) {
-        if (c->coders[i].batches_done > t->coders[i].n_batches) {
+        const int64_t idx = c->first + i, n_batches = t->coders[idx].n_batches;
+        if (c->coders[i].batches_done > n_batches) {
             RF_FAIL(RF_ERR_FORMAT,
-                    "'%s': coder %" PRId64 " took %" PRId64 " of %" PRId64 " batches", path, i,
-                    c->coders[i].batches_done, t->coders[i].n_batches);
+                    "'%s': coder %" PRId64 " took %" PRId64 " of %" PRId64 " batches", path, idx,
+                    c->coders[i].batches_done, n_batches);
         }
     }
 fail:
     return status;
 }
 
-/* Into the run what is not in the coders themselves. */
-static rf_status take_progress(rf_training *t, const rf_checkpoint *c)
+/* Into the run what is not in the coder itself. */
+static void take_progress(rf_trained *to, const rf_checkpoint_coder *from)
 {
-    rf_status status = RF_OK;
-    rf_coder_state state;
-    for (int64_t i = 0; i < c->n_coders; i++) {
-        t->coders[i].batches_done = c->coders[i].batches_done;
-        t->coders[i].failed = c->coders[i].failed;
-        t->coders[i].stopping = c->coders[i].stopping;
-        RF_TRY(rf_coder_get_state(t->coders[i].coder, t->stream, &state));
-        t->coders[i].n_skipped = state.counters[RF_COUNTER_SKIPPED];
-    }
-fail:
-    return status;
+    to->batches_done = from->batches_done;
+    to->failed = from->failed;
+    to->stopping = from->stopping;
+    to->n_skipped = from->n_skipped;
+    to->n_outliers = from->n_outliers;
 }
 
-/* All of one checkpoint, to all ranks. Collective. */
+/* All of one checkpoint and the pass it is of, to all ranks. Collective. */
 static rf_status load(rf_training *t, int64_t tick)
 {
     rf_status status = RF_OK;
     rf_checkpoint checkpoint = {0};
+    int64_t held[2] = {0};
     char path[RF_PATH_LEN];
 
     RF_TRY(rf_run_folder_checkpoint(t->settings->output.dir, tick, path));
     if (rf_comm_rank(t->comm) == 0) {
-        status = check_file(t, path, tick);
+        status = check_file(t, path, tick, held);
     }
     RF_TRY(rf_comm_agree(t->comm, status));
+    RF_TRY(rf_comm_bcast(t->comm, held, (int64_t)sizeof held, 0));
+    if (t->first != held[0] || t->end != held[1]) {
+        RF_TRY(rf_training_open_pass(t, held[0], held[1]));
+    }
     RF_TRY(rf_comm_agree(t->comm, describe(t, &checkpoint)));
     RF_TRY(rf_checkpoint_read(t->comm, path, t->stream, &checkpoint));
     RF_TRY(check_progress(t, &checkpoint, path)); /* the same on all: they have the same numbers */
-    RF_TRY(rf_comm_agree(t->comm, take_progress(t, &checkpoint)));
+    for (int64_t i = 0; i < checkpoint.n_coders; i++) {
+        take_progress(&t->coders[t->first + i], &checkpoint.coders[i]);
+    }
     t->tick = t->saved_tick = tick;
 fail:
     rf_free(checkpoint.coders);
@@ -277,6 +306,90 @@ fail:
     return rf_comm_agree(t->comm, status);
 }
 
+/* ---- passes before -----------------------------------------------------------------------------
+ */
+
+/* Rank 0: coders from number held[0] up to held[1] are in the file, none where it cannot be read.
+ */
+static void find_held(const rf_training *t, int64_t tick, int64_t held[2])
+{
+    rf_checkpoint_header header = {0};
+    char path[RF_PATH_LEN];
+    held[0] = held[1] = 0;
+    if (rf_run_folder_checkpoint(t->settings->output.dir, tick, path) == RF_OK &&
+        rf_checkpoint_read_header(path, &header) == RF_OK) {
+        held[0] = header.first;
+        held[1] = header.first + header.n_held;
+    }
+    rf_checkpoint_header_fini(&header);
+}
+
+/* How far the coders of a checkpoint came that are none of this pass's. Collective. */
+static rf_status load_progress(rf_training *t, int64_t tick, const int64_t held[2], bool *has)
+{
+    rf_status status = RF_OK;
+    char path[RF_PATH_LEN];
+
+    RF_TRY(rf_run_folder_checkpoint(t->settings->output.dir, tick, path));
+    for (int64_t i = held[0]; i < rf_min_i64(held[1], t->first); i++) {
+        rf_checkpoint_coder from = {.name = t->coders[i].spec->coder.name};
+        if (!has[i]) {
+            RF_TRY(rf_checkpoint_read_progress(t->comm, path, i, &from));
+            take_progress(&t->coders[i], &from);
+            t->coders[i].n_batches = from.n_batches;
+            has[i] = true;
+        }
+    }
+fail:
+    return status;
+}
+
+/* Where a checkpoint of a pass before is lost, its coders count as done. */
+static void assume_done(rf_training *t, const bool *has)
+{
+    for (int64_t i = 0; i < t->first; i++) {
+        if (!has[i]) {
+            t->coders[i].batches_done = t->coders[i].n_batches;
+            if (rf_comm_rank(t->comm) == 0) {
+                rf_log(RF_LOG_WARN,
+                       "coder '%s' was trained in a pass before, and no checkpoint of it can be "
+                       "read: it counts as done",
+                       t->coders[i].spec->coder.name);
+            }
+        }
+    }
+}
+
+/* Progress of the coders of passes before this one, by the newest of the `n` checkpoints that have
+ * them, and where this pass began. Collective. */
+static rf_status load_passes_before(rf_training *t, const int64_t *ticks, int64_t n)
+{
+    rf_status status = RF_OK;
+    bool *has = rf_calloc(t->first + 1, sizeof *has);
+
+    RF_TRY(rf_comm_agree(t->comm, has == NULL ? RF_ERR_NO_MEMORY : RF_OK));
+    t->pass_tick = -1;
+    for (int64_t i = n; t->first > 0 && i-- > 0;) {
+        int64_t held[2] = {0};
+        if (rf_comm_rank(t->comm) == 0) {
+            find_held(t, ticks[i], held);
+        }
+        RF_TRY(rf_comm_bcast(t->comm, held, (int64_t)sizeof held, 0));
+        if (held[0] != t->first && t->pass_tick < 0) {
+            t->pass_tick = ticks[i];
+        }
+        status = load_progress(t, ticks[i], held, has);
+        if (is_damage(status)) {
+            status = RF_OK; /* an older one may have it */
+        }
+        RF_TRY(status);
+    }
+    assume_done(t, has);
+fail:
+    rf_free(has);
+    return status;
+}
+
 /* The newest whole checkpoint; *found is false where there is no checkpoint at all. */
 static rf_status load_newest(rf_training *t, bool *found)
 {
@@ -302,6 +415,7 @@ static rf_status load_newest(rf_training *t, bool *found)
     }
     *found = n > 0;
     RF_TRY(set_aside_behind(t, ticks, i + 1, n));
+    RF_TRY(load_passes_before(t, ticks, i));
 fail:
     rf_free(ticks);
     return status;
@@ -310,12 +424,12 @@ fail:
 static rf_status seek(rf_training *t)
 {
     rf_status status = RF_OK;
-    const int64_t n = t->settings->n_coders;
+    const int64_t n = t->end - t->first;
     int64_t *done = rf_calloc(n, sizeof *done);
 
     RF_TRY(rf_comm_agree(t->comm, done == NULL ? RF_ERR_NO_MEMORY : RF_OK));
     for (int64_t i = 0; i < n; i++) {
-        done[i] = t->coders[i].batches_done;
+        done[i] = t->coders[t->first + i].batches_done;
     }
     RF_TRY(rf_activation_stream_seek(t->acts, done));
 fail:
@@ -329,7 +443,7 @@ rf_status rf_training_begin(rf_training *t)
     const int resume = t->settings->train.resume;
     bool found = false;
 
-    t->saved_tick = -1;
+    t->saved_tick = t->pass_tick = -1;
     if (resume != RF_RESUME_NEVER) {
         RF_TRY(load_newest(t, &found));
     }
@@ -340,14 +454,30 @@ rf_status rf_training_begin(rf_training *t)
     if (found) {
         RF_TRY(seek(t));
     } else {
+        RF_TRY(rf_training_open_pass(t, 0, rf_training_pass_end(t, 0)));
         RF_TRY(rf_training_init_coders(t));
     }
     if (rf_comm_rank(t->comm) == 0) {
         status = open_logs(t);
+        status = status == RF_OK ? open_pass_logs(t) : status;
         rf_log(RF_LOG_INFO,
                found ? "going on from the checkpoint of step %" PRId64
                      : "beginning at step %" PRId64,
                t->tick);
+    }
+    RF_TRY(rf_comm_agree(t->comm, status));
+fail:
+    return status;
+}
+
+rf_status rf_training_begin_next(rf_training *t)
+{
+    rf_status status = RF_OK;
+    t->pass_tick = t->tick;
+    RF_TRY(rf_training_open_pass(t, t->end, rf_training_pass_end(t, t->end)));
+    RF_TRY(rf_training_init_coders(t));
+    if (rf_comm_rank(t->comm) == 0) {
+        status = open_pass_logs(t);
     }
     RF_TRY(rf_comm_agree(t->comm, status));
 fail:

@@ -14,7 +14,9 @@ void rf_run_settings_free(rf_run_settings *settings)
     }
 }
 
-static rf_status read_section(const rf_yaml *root, const rf_settings_table *table, void *out)
+/* `is_whole`: keys without a fallback must be there. */
+static rf_status read_section(const rf_yaml *root, const rf_settings_table *table, bool is_whole,
+                              void *out)
 {
     rf_status status = RF_OK;
     bool *given = NULL;
@@ -23,10 +25,22 @@ static rf_status read_section(const rf_yaml *root, const rf_settings_table *tabl
     RF_ALLOC(given, table->n_rows);
     RF_TRY(rf_settings_defaults(table, out));
     RF_TRY(rf_settings_read(table, map, table->section, NULL, out, given));
-    RF_TRY(rf_settings_check_required(table, given, table->section, map != NULL ? map : root));
+    if (is_whole) {
+        RF_TRY(rf_settings_check_required(table, given, table->section, map != NULL ? map : root));
+    }
 fail:
     rf_free(given);
     return status;
+}
+
+/* `refract cache` writes activations.hooks without any coder. */
+static rf_status read_coders(const rf_yaml *root, rf_run_settings *s)
+{
+    const bool has_coders =
+        rf_yaml_find(root, "coder") != NULL || rf_yaml_find(root, "coders") != NULL;
+    return has_coders || s->activations.hooks[0] == '\0'
+               ? rf_coder_list_read(root, &s->train, &s->coders, &s->n_coders)
+               : RF_OK;
 }
 
 static rf_status read_root(const rf_yaml *root, rf_run_settings *s)
@@ -40,12 +54,15 @@ static rf_status read_root(const rf_yaml *root, rf_run_settings *s)
             return rf_setting_keys_raise(root->items[i], "", root->keys[i], sections);
         }
     }
-    RF_TRY(rf_model_list_read(root, s));
-    RF_TRY(read_section(root, &rf_data_settings_table, &s->data));
-    RF_TRY(read_section(root, &rf_activations_settings_table, &s->activations));
-    RF_TRY(read_section(root, &rf_train_settings_table, &s->train));
-    RF_TRY(read_section(root, &rf_output_settings_table, &s->output));
-    RF_TRY(rf_coder_list_read(root, &s->train, &s->coders, &s->n_coders));
+    RF_TRY(read_section(root, &rf_activations_settings_table, true, &s->activations));
+    RF_TRY(rf_activations_settings_check(&s->activations));
+    /* A store stands for model and pictures. */
+    const bool is_live = s->activations.source != RF_ACTIVATIONS_STORE;
+    RF_TRY(rf_model_list_read(root, is_live, s));
+    RF_TRY(read_section(root, &rf_data_settings_table, is_live, &s->data));
+    RF_TRY(read_section(root, &rf_train_settings_table, true, &s->train));
+    RF_TRY(read_section(root, &rf_output_settings_table, true, &s->output));
+    RF_TRY(read_coders(root, s));
     RF_TRY(rf_model_list_check_sites(s));
     RF_TRY(rf_select_check(s->output.select));
 fail:
@@ -204,17 +221,26 @@ static bool may_change(const char *section, const char *key)
     static const char *const free_keys[] = {"train.checkpoint_every",
                                             "train.log_every",
                                             "train.keep_checkpoints",
+                                            "train.ranks_per_coder",
+                                            "train.coders_at_once",
                                             "train.threads",
                                             "train.resume",
                                             "train.device",
                                             "train.max_skipped_share",
                                             "activations.keep_bytes",
+                                            "activations.source",
+                                            "activations.store",
+                                            "activations.hooks",
+                                            "activations.tokens",
+                                            "activations.read_threads",
                                             "data.path",
+                                            "data.root",
                                             "data.decode_threads",
                                             "data.max_bad_share",
                                             "model.path",
                                             "output.dir",
                                             "output.select",
+                                            "output.published",
                                             "coders.max_skipped_share",
                                             NULL};
     char path[RF_NAME_LEN];

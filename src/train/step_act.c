@@ -28,7 +28,7 @@ static rf_status keep_fired(rf_step_job *job)
     RF_TRY(rf_copy_within(step->s, to->latent, from->latent, sizeof(int32_t) * (size_t)n));
     RF_TRY(rf_copy_within(step->s, to->value, from->value, sizeof(float) * (size_t)n));
     RF_TRY(rf_fill_bytes(step->s, to->d_value, 0, sizeof(float) * (size_t)n));
-    RF_TRY(rf_codes_keep(step->s, to, 0.0f, 0));
+    RF_TRY(rf_codes_keep(step->s, to, (rf_class_rows){0}, 0.0f, 0));
 fail:
     return status;
 }

@@ -7,41 +7,70 @@
 
 enum { N_BINS = 65536 };
 
-/* ---- k of rows ---------------------------------------------------------------------------------
+/* ---- k by class of token ------------------------------------------------------------------------
  */
 
-static int32_t second_k_of(const rf_step_job *job, int64_t k)
-{
-    int64_t second_k = 0;
-    if (job->architecture->second != NULL) {
-        job->architecture->second(job->settings, k, &second_k);
-    }
-    return (int32_t)rf_min_i64(second_k, job->n_latents);
-}
+/* How a batch is shared out. Where k does not differ by class, all rows are of class 0. */
+typedef struct batch_shares {
+    bool has_classes;
+    int64_t k[RF_MAX_ROW_CLASSES];     /* of a row */
+    int64_t total[RF_MAX_ROW_CLASSES]; /* of BatchTopK: of the valid rows of all ranks */
+} batch_shares;
 
-/* k of this rank's rows, for the main and the second list, where it differs by class; on the
- * device. */
-static rf_status set_row_k(rf_step_job *job, bool *has)
+/* Classes of this rank's rows to the device; n_rows += its valid ones of each. */
+static rf_status put_classes(rf_step_job *job, int64_t n_rows[RF_MAX_ROW_CLASSES])
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    int32_t *k = NULL;
-    const int64_t n = job->n_local, *by_class = job->settings->k.of;
-    *has = job->batch->classes != NULL && (by_class[0] > 0 || by_class[1] > 0 || by_class[2] > 0);
-    if (*has && n > 0) {
-        RF_ALLOC(k, 2 * n);
-        rf_coder_row_k(job->coder, job->batch->classes, n, k);
-        for (int64_t b = 0; b < n; b++) {
-            const double scaled = (double)k[b] * job->rates->k_scale + 0.5;
-            k[b] = (int32_t)rf_max_i64(1, rf_min_i64((int64_t)scaled, job->k));
-            k[n + b] = second_k_of(job, k[b]);
-        }
-        RF_TRY(rf_copy_in(step->s, step->row_k, k, sizeof *k * (size_t)(2 * n)));
-        RF_TRY(rf_stream_synchronise(step->s));
+    const uint8_t *classes = job->batch->classes; /* NULL: not known, class 0 */
+    const size_t n = (size_t)job->n_local;
+    uint8_t *valid = NULL;
+    RF_ALLOC(valid, job->n_local);
+    RF_TRY(rf_copy_out(step->s, valid, step->local.valid, n));
+    if (classes == NULL) {
+        RF_TRY(rf_fill_bytes(step->s, step->row_class, 0, n));
+    } else {
+        RF_TRY(rf_copy_in(step->s, step->row_class, classes, n));
+    }
+    RF_TRY(rf_stream_synchronise(step->s));
+    for (int64_t b = 0; b < job->n_local; b++) {
+        const int c = classes == NULL || classes[b] >= RF_MAX_ROW_CLASSES ? 0 : classes[b];
+        n_rows[c] += valid[b] != 0;
     }
 fail:
-    rf_free(k);
+    rf_free(valid);
     return status;
+}
+
+static rf_status share_out(rf_step_job *job, batch_shares *out)
+{
+    rf_status status = RF_OK;
+    const rf_comm *comm = job->step->comm;
+    int64_t n_rows[RF_MAX_ROW_CLASSES] = {0};
+    *out = (batch_shares){.has_classes = rf_coder_has_class_k(job->coder)};
+    if (!out->has_classes) {
+        out->k[0] = job->k;
+        out->total[0] = job->k * job->batch->n_valid;
+        return RF_OK;
+    }
+    RF_TRY(rf_comm_agree(comm, put_classes(job, n_rows)));
+    RF_TRY(rf_comm_sum_i64(comm, n_rows, RF_MAX_ROW_CLASSES));
+    rf_coder_class_k(job->coder, job->rates->k_scale, out->k);
+    for (int c = 0; c < RF_MAX_ROW_CLASSES; c++) {
+        out->total[c] = out->k[c] * n_rows[c];
+    }
+fail:
+    return status;
+}
+
+/* What a list reads of it. */
+static void set_classes(const rf_step_job *job, const batch_shares *shares, rf_select_list *list)
+{
+    if (shares->has_classes) {
+        list->row_class = job->step->row_class;
+        memcpy(list->class_k, list->rule == RF_SELECT_BATCH_TOPK ? shares->total : shares->k,
+               sizeof list->class_k);
+    }
 }
 
 /* ---- encode ------------------------------------------------------------------------------------
@@ -78,32 +107,45 @@ static void set_room(rf_step_job *job, int list, int64_t n_local, int64_t slot)
     step->global.codes[list].capacity = job->n_rows * slot;
 }
 
-/* All lists of the coder. `total_k`: of BatchTopK, the whole batch. */
-static rf_encode_args encode_args(rf_step_job *job, int64_t total_k, bool has_row_k)
+/* MultiTopK: more of each row. */
+static rf_select_list second_list(rf_step_job *job, const batch_shares *shares)
+{
+    rf_select_list list = {
+        .rule = RF_SELECT_TOPK, .k = job->second_k, .codes = &job->step->local.codes[STEP_SECOND]};
+    set_room(job, STEP_SECOND, job->n_local, job->second_k);
+    set_classes(job, shares, &list);
+    for (int c = 0; shares->has_classes && c < RF_MAX_ROW_CLASSES; c++) {
+        int64_t second_k = 0;
+        job->architecture->second(job->settings, shares->k[c], &second_k);
+        list.class_k[c] = rf_min_i64(second_k, job->second_k);
+    }
+    return list;
+}
+
+/* All lists of the coder. */
+static rf_encode_args encode_args(rf_step_job *job, const batch_shares *shares)
 {
     rf_step *step = job->step;
     rf_step_rows *mine = &step->local;
     const rf_architecture *a = job->architecture;
     rf_encode_args args = common_args(job);
     rf_select_rule rule = a->rule(job->settings);
-    const int32_t *row_k = has_row_k && rule == RF_SELECT_TOPK ? step->row_k : NULL;
+    bool is_batch = rule == RF_SELECT_BATCH_TOPK;
+    int64_t total = 0;
     int64_t slot = a->may_be_dense ? a->row_capacity(job->settings, job->n_latents) : job->k;
 
-    set_room(job, STEP_MAIN, rule == RF_SELECT_BATCH_TOPK ? job->n_rows : job->n_local, slot);
-    args.lists[args.n_lists++] =
-        (rf_select_list){.rule = rule,
-                         .k = rule == RF_SELECT_BATCH_TOPK ? rf_max_i64(1, total_k) : job->k,
-                         .row_k = row_k,
-                         .threshold = job->act.threshold,
-                         .codes = &mine->codes[STEP_MAIN],
-                         .overflow = &step->scalars->overflow};
+    for (int c = 0; c < RF_MAX_ROW_CLASSES; c++) {
+        total += shares->total[c];
+    }
+    set_room(job, STEP_MAIN, is_batch ? job->n_rows : job->n_local, slot);
+    args.lists[args.n_lists] = (rf_select_list){.rule = rule,
+                                                .k = is_batch ? total : job->k,
+                                                .threshold = job->act.threshold,
+                                                .codes = &mine->codes[STEP_MAIN],
+                                                .overflow = &step->scalars->overflow};
+    set_classes(job, shares, &args.lists[args.n_lists++]);
     if (job->second_k > 0) {
-        set_room(job, STEP_SECOND, job->n_local, job->second_k);
-        args.lists[args.n_lists++] =
-            (rf_select_list){.rule = RF_SELECT_TOPK,
-                             .k = job->second_k,
-                             .row_k = row_k == NULL ? NULL : step->row_k + job->n_local,
-                             .codes = &mine->codes[STEP_SECOND]};
+        args.lists[args.n_lists++] = second_list(job, shares);
     }
     if (job->act.act == RF_CODER_JUMP) {
         set_room(job, STEP_WINDOW, job->n_local, slot);
@@ -121,13 +163,13 @@ static rf_encode_args encode_args(rf_step_job *job, int64_t total_k, bool has_ro
 }
 
 /* counts: overflows, refused rows. */
-static rf_status encode_local(rf_step_job *job, int64_t total_k, bool has_row_k, int64_t counts[2])
+static rf_status encode_local(rf_step_job *job, const batch_shares *shares, int64_t counts[2])
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
     double seconds[2] = {0.0, 0.0};
     int64_t overflow[2] = {0, 0};
-    rf_encode_args args = encode_args(job, total_k, has_row_k);
+    rf_encode_args args = encode_args(job, shares);
     args.seconds = step->opts.part_seconds == NULL ? NULL : seconds;
     RF_TRY(rf_encode(step->s, &args));
     if (job->architecture->may_be_dense) {
@@ -152,13 +194,27 @@ fail:
 /* ---- BatchTopK over ranks ----------------------------------------------------------------------
  */
 
-/* Counts of values by half of their bits, summed over ranks, on the host (step->host_starts). */
-static rf_status histogram(rf_step_job *job, int32_t upper)
+/* Counts of the values of `rows` of this rank by half of their bits, on the host
+ * (step->host_starts). */
+static rf_status count_mine(rf_step_job *job, rf_class_rows rows, int32_t upper)
+{
+    rf_status status = RF_OK;
+    rf_step *step = job->step;
+    RF_TRY(
+        rf_codes_histogram(step->s, &step->local.codes[STEP_MAIN], rows, upper, step->histogram));
+    RF_TRY(rf_copy_out(step->s, step->host_starts, step->histogram, sizeof(int64_t) * N_BINS));
+    RF_TRY(rf_stream_synchronise(step->s));
+fail:
+    return status;
+}
+
+/* The same, summed over ranks. */
+static rf_status count_all(rf_step_job *job, rf_class_rows rows, int32_t upper)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
     RF_TRY(rf_comm_agree(step->comm, rf_codes_histogram(step->s, &step->local.codes[STEP_MAIN],
-                                                        upper, step->histogram)));
+                                                        rows, upper, step->histogram)));
     RF_TRY(rf_all_sum_i64(step->s, step->comm, step->histogram, N_BINS));
     RF_TRY(rf_copy_out(step->s, step->host_starts, step->histogram, sizeof(int64_t) * N_BINS));
     RF_TRY(rf_stream_synchronise(step->s));
@@ -177,45 +233,17 @@ static int32_t find_bin(const int64_t *counts, int64_t n, int64_t *above)
     return bin - 1;
 }
 
-/* The n-th largest value on all ranks, and how many of those that equal it belong to the n. */
-static rf_status find_nth(rf_step_job *job, int64_t n, float *value, int64_t *n_equal)
-{
-    rf_status status = RF_OK;
-    int64_t above, above_low;
-    RF_TRY(histogram(job, -1));
-    int32_t upper = find_bin(job->step->host_starts, n, &above);
-    RF_TRY(histogram(job, upper));
-    int32_t lower = find_bin(job->step->host_starts, n - above, &above_low);
-    uint32_t bits = ((uint32_t)upper << 16) | (uint32_t)lower;
-    memcpy(value, &bits, sizeof *value);
-    *n_equal = n - above - above_low;
-fail:
-    return status;
-}
-
-/* Entries of this rank that equal `value`; n_ties gets those of it that are kept: ranks before have
- * the first choice, as their rows come first. */
-static rf_status share_ties(rf_step_job *job, float value, int64_t n_equal, int64_t *n_ties)
+/* Of the `n_equal` values with bits `upper`, `lower` that stay, this rank's: ranks before have the
+ * first choice, as their rows come first. */
+static rf_status share_ties(rf_step_job *job, rf_class_rows rows, int32_t upper, int32_t lower,
+                            int64_t n_equal, int64_t *n_ties)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
     const int rank = rf_comm_rank(step->comm), size = rf_comm_size(step->comm);
-    rf_codes *codes = &step->local.codes[STEP_MAIN];
-    float *values = NULL;
-    int64_t n = 0, mine = 0, before = 0;
-    status = rf_codes_count(step->s, codes, &n);
-    values = status == RF_OK ? rf_calloc(n + 1, sizeof *values) : NULL;
-    status = status == RF_OK && values == NULL ? RF_ERR_NO_MEMORY : status;
-    if (status == RF_OK) {
-        status = rf_copy_out(step->s, values, codes->value, sizeof *values * (size_t)n);
-    }
-    if (status == RF_OK) {
-        status = rf_stream_synchronise(step->s);
-    }
-    RF_TRY(rf_comm_agree(step->comm, status));
-    for (int64_t e = 0; e < n; e++) {
-        mine += values[e] >= value && values[e] <= value;
-    }
+    int64_t before = 0;
+    RF_TRY(rf_comm_agree(step->comm, count_mine(job, rows, upper)));
+    const int64_t mine = step->host_starts[lower];
     for (int r = 0; r < size; r++) {
         step->offsets[r] = sizeof(int64_t);
     }
@@ -225,38 +253,78 @@ static rf_status share_ties(rf_step_job *job, float value, int64_t n_equal, int6
     }
     *n_ties = rf_max_i64(0, rf_min_i64(mine, n_equal - before));
 fail:
-    rf_free(values);
     return status;
 }
 
-/* The running threshold is a mean over about the last tenth of the steps, until that is more than
- * 1 / threshold_rate of them: what was kept before the coder could do anything does not count. */
-static const double RECENT = 10.0;
-
-/* Of the lists of all ranks the `total_k` largest stay; the least of them moves the running
- * threshold. */
-static rf_status cut_over_ranks(rf_step_job *job, int64_t total_k)
+/* Of `rows` of all ranks' lists the `k` largest stay. *least: the least of them, 0 where there are
+ * none. */
+static rf_status cut_rows(rf_step_job *job, rf_class_rows rows, int64_t k, float *least)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    float *threshold = &job->state.scalars[RF_SCALAR_THRESHOLD], least;
-    float *mass = &job->state.scalars[RF_SCALAR_THRESHOLD_MASS];
+    int64_t n = 0, above = 0, above_low = 0, n_ties = 0;
+    *least = 0.0f;
+    RF_TRY(count_all(job, rows, -1));
+    for (int i = 0; i < N_BINS; i++) {
+        n += step->host_starts[i];
+    }
+    if (n == 0) {
+        return RF_OK;
+    }
+    const int64_t nth = rf_min_i64(n, k);
+    const int32_t upper = find_bin(step->host_starts, nth, &above);
+    RF_TRY(count_all(job, rows, upper));
+    const int32_t lower = find_bin(step->host_starts, nth - above, &above_low);
+    const uint32_t bits = ((uint32_t)upper << 16) | (uint32_t)lower;
+    memcpy(least, &bits, sizeof *least);
+    if (n > k) {
+        RF_TRY(share_ties(job, rows, upper, lower, nth - above - above_low, &n_ties));
+        RF_TRY(rf_comm_agree(step->comm, rf_codes_keep(step->s, &step->local.codes[STEP_MAIN], rows,
+                                                       *least, n_ties)));
+    }
+fail:
+    return status;
+}
+
+/* A running threshold is a mean over about the last tenth of the steps, until that is more than
+ * 1 / threshold_rate of them: what was kept before the coder could do anything does not count. */
+static const double RECENT = 10.0;
+
+static void follow(const rf_step_job *job, float least, float *sum, float *mass)
+{
     const double n_steps = (double)job->state.counters[RF_COUNTER_STEPS];
     const float rate = (float)fmax(job->settings->threshold_rate, RECENT / (n_steps + RECENT));
-    int64_t n = 0, n_equal, n_ties;
-    RF_TRY(rf_comm_agree(step->comm, rf_codes_count(step->s, &step->local.codes[STEP_MAIN], &n)));
-    RF_TRY(rf_comm_sum_i64(step->comm, &n, 1));
-    if (n == 0) {
-        goto fail;
-    }
-    RF_TRY(find_nth(job, rf_min_i64(n, total_k), &least, &n_equal));
-    if (n > total_k) {
-        RF_TRY(share_ties(job, least, n_equal, &n_ties));
-        RF_TRY(rf_comm_agree(step->comm,
-                             rf_codes_keep(step->s, &step->local.codes[STEP_MAIN], least, n_ties)));
-    }
-    *threshold += rate * (least - *threshold);
+    *sum += rate * (least - *sum);
     *mass += rate * (1.0f - *mass);
+}
+
+/* Of the lists of all ranks the largest stay, of each class its own; the least of them moves the
+ * running thresholds, that of its class and that of all. */
+static rf_status cut_over_ranks(rf_step_job *job, const batch_shares *shares)
+{
+    rf_status status = RF_OK;
+    rf_coder_state *state = &job->state;
+    rf_class_rows rows = {.row_class = shares->has_classes ? job->step->row_class : NULL};
+    float least, least_of_all = INFINITY;
+    for (; rows.which < RF_MAX_ROW_CLASSES; rows.which++) {
+        const int64_t k = shares->total[rows.which];
+        const int idx = rows.which - (int)RF_TOKENS_CLS;
+        if (k == 0) {
+            continue;
+        }
+        RF_TRY(cut_rows(job, rows, k, &least));
+        if (least > 0.0f) {
+            least_of_all = fminf(least_of_all, least);
+        }
+        if (least > 0.0f && shares->has_classes && idx >= 0 && idx < RF_K_CLASSES) {
+            float *mean = state->class_thresholds[idx];
+            follow(job, least, &mean[0], &mean[1]);
+        }
+    }
+    if (isfinite(least_of_all)) {
+        follow(job, least_of_all, &state->scalars[RF_SCALAR_THRESHOLD],
+               &state->scalars[RF_SCALAR_THRESHOLD_MASS]);
+    }
 fail:
     return status;
 }
@@ -269,18 +337,15 @@ rf_status rf_step_encode(rf_step_job *job)
     rf_status status = RF_OK;
     const rf_comm *comm = job->step->comm;
     bool is_batch = job->architecture->rule(job->settings) == RF_SELECT_BATCH_TOPK;
-    bool has_row_k = false;
-    int64_t counts[2] = {0, 0}, total_k = 0; /* overflow, refused */
-    RF_TRY(rf_comm_agree(comm, set_row_k(job, &has_row_k)));
-    if (is_batch) {
-        total_k = job->k * job->batch->n_valid;
-    }
-    RF_TRY(rf_comm_agree(comm, encode_local(job, total_k, has_row_k, counts)));
+    int64_t counts[2] = {0, 0}; /* overflow, refused */
+    batch_shares shares;
+    RF_TRY(share_out(job, &shares));
+    RF_TRY(rf_comm_agree(comm, encode_local(job, &shares, counts)));
     RF_TRY(rf_comm_sum_i64(comm, counts, 2));
     job->metrics->skipped = counts[1] > 0;
     job->is_dense = counts[0] > 0;
     if (is_batch && !job->metrics->skipped) {
-        RF_TRY(cut_over_ranks(job, total_k));
+        RF_TRY(cut_over_ranks(job, &shares));
         rf_step_lap(job->step, RF_PART_SELECT);
     }
 fail:

@@ -63,7 +63,7 @@ struct rf_step {
     float *y_hat;                 /* [n_local, groups E] */
     float *mean;                  /* [max(D, E)] */
     float *row_shift, *row_scale; /* [n_local, sites] of the normalisation */
-    int32_t *row_k;               /* [n_local] */
+    uint8_t *row_class;           /* [n_local] */
     rf_latent_index index[STEP_N_LISTS];
     float *gradients; /* arena: parameters of the largest coder */
     uint8_t *touched, *dead;
@@ -150,7 +150,7 @@ rf_status rf_exchange_codes(const rf_step_job *job, rf_codes *local, rf_codes *g
 
 /* The codes of every list of this rank's rows; sets job->is_dense when codes did not fit on some
  * rank, metrics->skipped when a token is not finite. BATCH_TOPK: the k of the whole batch over all
- * ranks; the coder's running threshold follows. */
+ * ranks, or of its tokens of each class; the coder's running thresholds follow. */
 rf_status rf_step_encode(rf_step_job *job);
 /* The list of dead latents alone, for the dense path. */
 rf_status rf_step_encode_aux(rf_step_job *job);

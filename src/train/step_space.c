@@ -181,7 +181,7 @@ static rf_status take_all(rf_step *step, const extents *e)
     TAKE(step->mean, rf_max_i64(e->in, e->out));
     TAKE(step->row_shift, step->max_local * e->sites);
     TAKE(step->row_scale, step->max_local * e->sites);
-    TAKE(step->row_k, 2 * step->max_local);
+    TAKE(step->row_class, step->max_local);
     for (int l = 0; l < STEP_N_LISTS; l++) {
         RF_TRY(take_index(step, n * e->slot[l], e->latents, &step->index[l]));
     }

@@ -148,21 +148,12 @@ static rf_str *add(metadata *m, const char *key)
     return &m->values[m->n++];
 }
 
-/* The models it was trained on: "tiny-vit", or "base:tiny-vit, tuned:tiny-vit". */
 static rf_status fill_origin(metadata *m, const rf_coder_origin *origin)
 {
     rf_status status = RF_OK;
-    char processing[RF_PROCESSING_LEN];
-    rf_str *models = add(m, "model");
-    RF_TRY(rf_str_append(models, "%s", "")); /* a text, even of none */
-    for (int i = 0; i < origin->n_vits; i++) {
-        const char *name = origin->models[i].name;
-        RF_TRY(rf_str_append(models, "%s%s%s%s", i == 0 ? "" : ", ", name,
-                             name[0] != '\0' ? ":" : "", rf_vit_get_config(origin->vits[i])->name));
-    }
+    RF_TRY(rf_str_append(add(m, "model"), "%s", origin->model));
     RF_TRY(rf_str_append(add(m, "model_hash"), "%016" PRIx64, origin->model_hash));
-    RF_TRY(rf_summary_processing(origin->vits, origin->n_vits, processing));
-    RF_TRY(rf_str_append(add(m, "weight_processing"), "%s", processing));
+    RF_TRY(rf_str_append(add(m, "weight_processing"), "%s", origin->processing));
     RF_TRY(rf_str_append(add(m, "picture_hash"), "%016" PRIx64, origin->picture_hash));
 fail:
     return status;
@@ -252,7 +243,7 @@ fail:
 static bool is_filed(const rf_coder *coder, int idx)
 {
     return rf_coder_has(coder, idx) && idx != RF_CODER_TOKENS_SINCE_FIRED &&
-           idx != RF_CODER_SCALARS && idx != RF_CODER_COUNTERS;
+           idx != RF_CODER_SCALARS && idx != RF_CODER_COUNTERS && idx != RF_CODER_CLASS_THRESHOLDS;
 }
 
 static rf_status file_tensors(filed *f, rf_stream *s, const rf_coder *coder)
@@ -276,15 +267,18 @@ fail:
     return status;
 }
 
-/* The mean over batches of the least value that was kept. */
+/* The mean over batches of the least value that was kept; by class: of cls, register and patch. */
 static rf_status file_batch_threshold(filed *f, const rf_coder *coder, const rf_coder_state *state)
 {
     rf_status status = RF_OK;
-    const float mass = state->scalars[RF_SCALAR_THRESHOLD_MASS];
-    const int64_t one = 1;
+    const bool by_class = rf_coder_has(coder, RF_CODER_CLASS_THRESHOLDS);
+    const int64_t n = by_class ? RF_K_CLASSES : 1;
     if (rf_coder_architecture(coder)->rule(rf_coder_get_settings(coder)) == RF_SELECT_BATCH_TOPK) {
-        RF_TRY(file_tensor(f, "threshold", 1, &one));
-        f->host[f->n - 1][0] = mass > 0 ? state->scalars[RF_SCALAR_THRESHOLD] / mass : 0.0f;
+        RF_TRY(file_tensor(f, "threshold", 1, &n));
+        for (int64_t c = 0; c < n; c++) {
+            f->host[f->n - 1][c] = rf_coder_floor(
+                state, by_class ? (rf_token_class)(RF_TOKENS_CLS + c) : RF_TOKENS_ALL);
+        }
     }
 fail:
     return status;

@@ -291,6 +291,26 @@ static const rf_setting train_rows[] = {
      .choices = devices,
      .unit = "",
      .help = "Where the arithmetic is done; this version has the CPU."},
+    {.key = "ranks_per_coder",
+     .type = RF_SETTING_I64,
+     TRAIN(ranks_per_coder),
+     .fallback = "0",
+     .min = 0,
+     .max = 1 << 20,
+     .unit = "ranks",
+     .help = "Deal the coders out over groups of so many ranks, each of which holds and trains its "
+             "own; must divide the number of ranks. 0 trains every coder on all ranks. `refract "
+             "plan` says which is faster (docs/running.md)."},
+    {.key = "coders_at_once",
+     .type = RF_SETTING_I64,
+     TRAIN(coders_at_once),
+     .fallback = "0",
+     .min = 0,
+     .max = 1e9,
+     .unit = "coders",
+     .help = "Coders of one pass over the data, in the order of the list; the others wait for the "
+             "next, which reads the pictures anew. 0 trains all from one reading. `refract plan` "
+             "says how many fit in memory."},
     {.key = "threads",
      .type = RF_SETTING_I64,
      TRAIN(threads),
@@ -315,7 +335,7 @@ static const rf_setting train_rows[] = {
      .min = 1,
      .max = 1e9,
      .unit = "files",
-     .help = "The newest so many checkpoints stay."},
+     .help = "The newest so many checkpoints stay, and the last of each pass that is over."},
     {.key = "log_every",
      .type = RF_SETTING_I64,
      TRAIN(log_every),
@@ -336,8 +356,8 @@ static const rf_setting train_rows[] = {
 const rf_settings_table rf_train_settings_table = {
     .section = "train",
     .help = "How the coders are trained. A coder may repeat these for itself, but for what belongs "
-            "to the whole run: seed, device, threads, checkpoint_every, keep_checkpoints, "
-            "log_every and resume.",
+            "to the whole run: seed, device, ranks_per_coder, coders_at_once, threads, "
+            "checkpoint_every, keep_checkpoints, log_every and resume.",
     .rows = train_rows,
     .n_rows = sizeof train_rows / sizeof train_rows[0],
 };
@@ -364,9 +384,16 @@ fail:
 
 bool rf_train_setting_is_of_run(const char *key)
 {
-    static const char *const keys[] = {
-        "seed",      "device", "threads", "checkpoint_every", "keep_checkpoints",
-        "log_every", "resume", NULL};
+    static const char *const keys[] = {"seed",
+                                       "device",
+                                       "ranks_per_coder",
+                                       "coders_at_once",
+                                       "threads",
+                                       "checkpoint_every",
+                                       "keep_checkpoints",
+                                       "log_every",
+                                       "resume",
+                                       NULL};
     return rf_setting_keys_have(keys, key);
 }
 
@@ -385,6 +412,14 @@ static const rf_setting output_rows[] = {
      .unit = "",
      .help = "Which coder is marked as the best in summary.csv, by its last whole training batch: "
              "max ev where l0 <= 500 and dead < 100."},
+    {.key = "published",
+     .type = RF_SETTING_TEXT,
+     OUTPUT(published),
+     .size = RF_PATH_LEN,
+     .fallback = "",
+     .unit = "",
+     .help = "CSV file of figures that others published for coders of the same names: train and "
+             "report end with both side by side (docs/prisma.md); empty is none."},
 };
 
 const rf_settings_table rf_output_settings_table = {

@@ -2,10 +2,10 @@
 . "$(dirname "$0")/lib.sh"
 
 expect_exit 0 "$refract" help
-for command in init plan train eval export info activations check zero-shot; do
+for command in init plan train cache eval report export info activations check zero-shot; do
     expect_in out.txt "$command"
 done
-for command in init plan train eval export info activations check zero-shot; do
+for command in init plan train cache eval report export info activations check zero-shot; do
     expect_exit 0 "$refract" $command --help
     expect_in out.txt "usage: refract $command"
     expect_in out.txt "example"
@@ -16,7 +16,7 @@ expect_exit 0 "$refract" --version
 expect_exit 2 "$refract"
 expect_exit 2 "$refract" trian
 expect_in err.txt "train"
-for command in init plan train eval export activations check zero-shot; do
+for command in init plan train cache eval report export activations check zero-shot; do
     expect_exit 2 "$refract" $command
     expect_in err.txt "usage"
 done

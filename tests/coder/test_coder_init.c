@@ -240,27 +240,32 @@ static void free_rows_start_with_their_norm(void **state)
     rf_free(x);
 }
 
+/* Of a decoder as wide as its own rows: were they drawn from the same numbers, they would be equal.
+ */
 static void independent_encoders_are_unit_rows_of_their_own(void **state)
 {
     (void)state;
-    enum { N = 50, F = 1100, D = 9, E = 5 };
-    float *x = fixture_planted(15, N, D + E);
-    rf_view sample = rf_view_2d(x, N, D + E);
-    rf_coder_settings t = fixture_settings("topk", F, 3);
-    t.w_enc = RF_W_ENC_INDEPENDENT;
-    rf_coder *coder = make_of(t, (rf_coder_shape){.n_in = 1, .in = {D}, .n_out = 1, .out = {E}});
-    OK(rf_coder_init(coder, s, &sample));
-    for (int i = 0; i < F; i++) {
-        const float *row = floats(coder, RF_CODER_W_ENC) + i * D;
-        assert_true(fabs(norm(row, D) - 1.0) <= 1e-6);
-        double dot = 0.0;
-        for (int j = 0; j < E; j++) {
-            dot += (double)row[j] * (double)floats(coder, RF_CODER_W_DEC)[i * E + j];
+    enum { N = 50, F = 1100, D = 9 };
+    for (int e = 5; e <= D; e += D - 5) {
+        float *x = fixture_planted(15, N, D + e);
+        rf_view sample = rf_view_2d(x, N, D + e);
+        rf_coder_settings t = fixture_settings("topk", F, 3);
+        t.w_enc = RF_W_ENC_INDEPENDENT;
+        rf_coder *coder =
+            make_of(t, (rf_coder_shape){.n_in = 1, .in = {D}, .n_out = 1, .out = {e}});
+        OK(rf_coder_init(coder, s, &sample));
+        for (int i = 0; i < F; i++) {
+            const float *row = floats(coder, RF_CODER_W_ENC) + i * D;
+            double dot = 0.0;
+            assert_true(fabs(norm(row, D) - 1.0) <= 1e-6);
+            for (int j = 0; j < e; j++) {
+                dot += (double)row[j] * (double)floats(coder, RF_CODER_W_DEC)[i * e + j];
+            }
+            assert_true(fabs(dot) < 0.999);
         }
-        assert_true(fabs(dot) < 0.999);
+        rf_coder_destroy(coder);
+        rf_free(x);
     }
-    rf_coder_destroy(coder);
-    rf_free(x);
 }
 
 /* Entirely of data, each row is some token's direction from b_dec; with less, near one. */
@@ -396,20 +401,23 @@ static void a_transcoder_starts_from_its_target(void **state)
     }
     rf_coder_settings t = fixture_settings("topk", 20, 3);
     t.w_enc = RF_W_ENC_INDEPENDENT;
-    rf_coder *coder = make_of(t, (rf_coder_shape){.n_in = 1, .in = {D}, .n_out = 1, .out = {E}});
-    double median[E], mean[E], variance, square = 0.0;
-    OK(rf_coder_init(coder, s, &sample));
-    OK(rf_geometric_median(y, N, E, median));
-    OK(rf_sample_moments(y, N, E, mean, &variance));
-    for (int j = 0; j < E; j++) {
-        assert_true(floats(coder, RF_CODER_B_DEC)[j] == (float)median[j]);
-    }
-    assert_true(scalar(coder, RF_SCALAR_VARIANCE) == (float)variance);
+    double start[3][E] = {{0}}, variance, square = 0.0; /* start[RF_B_DEC_ZEROS] stays 0 */
+    OK(rf_geometric_median(y, N, E, start[RF_B_DEC_GEOMETRIC_MEDIAN]));
+    OK(rf_sample_moments(y, N, E, start[RF_B_DEC_MEAN], &variance));
     for (int b = 0; b < N; b++) { /* nothing is subtracted from the input */
         square += norm(in + b * D, D) * norm(in + b * D, D) / N;
     }
-    assert_true(fabs((double)scalar(coder, RF_SCALAR_RMS) / sqrt(square) - 1.0) <= 1e-6);
-    rf_coder_destroy(coder);
+    for (t.b_dec = RF_B_DEC_GEOMETRIC_MEDIAN; t.b_dec <= RF_B_DEC_ZEROS; t.b_dec++) {
+        rf_coder *coder =
+            make_of(t, (rf_coder_shape){.n_in = 1, .in = {D}, .n_out = 1, .out = {E}});
+        OK(rf_coder_init(coder, s, &sample));
+        for (int j = 0; j < E; j++) {
+            assert_true(floats(coder, RF_CODER_B_DEC)[j] == (float)start[t.b_dec][j]);
+        }
+        assert_true(scalar(coder, RF_SCALAR_VARIANCE) == (float)variance);
+        assert_true(fabs((double)scalar(coder, RF_SCALAR_RMS) / sqrt(square) - 1.0) <= 1e-6);
+        rf_coder_destroy(coder);
+    }
     rf_free(x);
 }
 

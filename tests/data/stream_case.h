@@ -165,11 +165,12 @@ typedef struct case_reader {
     int n_sites;
     rf_token_class tokens;
     int64_t batch_tokens, epochs, total_tokens;
+    double max_norm;
 } case_reader;
 
 typedef struct test_case {
     int64_t n_pictures, group_pictures, pool_groups, keep_bytes, bad_each;
-    double max_bad_share;
+    double max_bad_share, share;
     int64_t n_readers;
     case_reader readers[MAX_READERS];
 } test_case;
@@ -197,11 +198,8 @@ static int64_t width_of(const case_reader *r)
     return width;
 }
 
-static rf_status open_case(const test_case *c, int64_t fail_at, rf_activation_stream **out)
+static rf_stream_frame frame_of(const test_case *c)
 {
-    rf_status status = RF_OK;
-    formula_source *f = NULL;
-    rf_reader_opts readers[MAX_READERS] = {{0}};
     rf_stream_frame frame = {.stream = stream,
                              .comm = world,
                              .n_models = N_MODELS,
@@ -211,29 +209,46 @@ static rf_status open_case(const test_case *c, int64_t fail_at, rf_activation_st
                              .seed = SEED,
                              .pictures_hash = 99,
                              .keep_bytes = c->keep_bytes,
-                             .max_bad_share = c->max_bad_share};
+                             .max_bad_share = c->max_bad_share,
+                             .share = c->share};
     for (int m = 0; m < N_MODELS; m++) {
         frame.configs[m] = &models[m];
+        frame.models[m] = models[m].name;
     }
+    return frame;
+}
+
+static void readers_of(const test_case *c, rf_reader_opts out[MAX_READERS])
+{
     for (int64_t r = 0; r < c->n_readers; r++) {
-        readers[r] = (rf_reader_opts){.sites = c->readers[r].sites,
-                                      .n_sites = c->readers[r].n_sites,
-                                      .tokens = c->readers[r].tokens,
-                                      .batch_tokens = c->readers[r].batch_tokens,
-                                      .epochs = c->readers[r].epochs,
-                                      .total_tokens = c->readers[r].total_tokens};
+        out[r] = (rf_reader_opts){.sites = c->readers[r].sites,
+                                  .n_sites = c->readers[r].n_sites,
+                                  .tokens = c->readers[r].tokens,
+                                  .batch_tokens = c->readers[r].batch_tokens,
+                                  .epochs = c->readers[r].epochs,
+                                  .total_tokens = c->readers[r].total_tokens,
+                                  .max_norm = c->readers[r].max_norm};
     }
-    RF_ALLOC(f, 1);
+}
+
+static rf_group_source formula_of(const test_case *c, int64_t fail_at)
+{
+    formula_source *f = rf_calloc(1, sizeof *f);
+    assert_non_null(f);
     f->fail_at = fail_at;
     f->bad_each = c->bad_each;
     formula_made = f;
-    return rf_activation_stream_assemble(&frame,
-                                         (rf_group_source){f, formula_start, formula_next,
-                                                           formula_name, formula_reason,
-                                                           formula_destroy},
-                                         readers, c->n_readers, out);
-fail:
-    return status;
+    return (rf_group_source){
+        f, formula_start, formula_next, formula_name, formula_reason, formula_destroy};
+}
+
+static rf_status open_case(const test_case *c, int64_t fail_at, rf_activation_stream **out)
+{
+    rf_reader_opts readers[MAX_READERS] = {{0}};
+    const rf_stream_frame frame = frame_of(c);
+    readers_of(c, readers);
+    return rf_activation_stream_assemble(&frame, formula_of(c, fail_at), readers, c->n_readers,
+                                         out);
 }
 
 /* ---- the sequence, written out ----------------------------------------------------------------
@@ -392,7 +407,7 @@ static bool run_to_end(const test_case *c, rf_activation_stream *st, int64_t *do
     return ok;
 }
 
-static void assert_case(const test_case *c, int64_t *n_made)
+static inline void assert_case(const test_case *c, int64_t *n_made)
 {
     rf_activation_stream *st = NULL;
     int64_t done[MAX_READERS] = {0}, live = rf_alloc_live();

@@ -29,7 +29,7 @@ static int64_t n_all;
 
 static int open_list(void **state)
 {
-    const rf_picture_list_opts opts = {.folder = PICTURES};
+    const rf_picture_list_opts opts = {.path = PICTURES};
     (void)state;
     rf_status status = rf_picture_list_open(&opts, &list);
     n_all = status == RF_OK ? rf_picture_list_n(list, RF_SPLIT_ALL) : 0;

@@ -53,6 +53,7 @@ struct rf_vit {
             .image_height = side,                                                                  \
             .image_width = side,                                                                   \
             .n_channels = 3,                                                                       \
+            .grid = {1, 2, 3},                                                                     \
             .n_patches = 6,                                                                        \
             .n_prefix = 3,                                                                         \
             .n_registers = 2,                                                                      \
@@ -356,7 +357,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_share_of_bad_pictures_ends_it_and_says_why),
         cmocka_unit_test(pictures_of_another_size_than_the_models_are_refused),
     };
-    const rf_picture_list_opts opts = {.folder = PICTURES};
+    const rf_picture_list_opts opts = {.path = PICTURES};
     int n_failed = 1;
     transforms[0] = transforms[1] = small;
     transforms[2] = large;

@@ -31,6 +31,40 @@ static void batches_are_those_of_the_sequence_on_any_number_of_ranks(void **stat
     }
 }
 
+/* docs/regressions.md: others give it once for each patch. Counted, not compared with the sequence,
+ * which asks the same function how many tokens a class has. */
+static void a_coder_of_cls_gets_it_once_of_each_picture(void **state)
+{
+    (void)state;
+    enum { N = 37 };
+    test_case c = mixed_case(N, 4, 3);
+    int64_t seen[N] = {0}, n_other = 0;
+    rf_activation_stream *st = NULL;
+    bool more = true, has = true;
+    c.n_readers = 1;
+    c.readers[0] = reader("l1", 1, RF_HOOK_TOKENS, 8, RF_TOKENS_CLS, 10, 1);
+    assert_int_equal(open_case(&c, NEVER, &st), RF_OK);
+    assert_int_equal(rf_activation_stream_tokens_per_epoch(st, 0), N);
+    while (more) {
+        rf_token_batch batch;
+        assert_int_equal(rf_activation_stream_next(st, 0, &batch, &has), RF_OK);
+        for (int64_t i = 0; has && i < batch.x.shape[0]; i++) {
+            const float *row = (const float *)batch.x.data + i * batch.x.stride[0];
+            seen[batch.pictures[i]]++;
+            n_other += !(row[0] == formula(1, batch.pictures[i], 0, 0));
+        }
+        if (!has) {
+            assert_int_equal(rf_activation_stream_advance(st, &more), RF_OK);
+        }
+    }
+    assert_int_equal(rf_comm_sum_i64(world, seen, N), RF_OK);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(seen[i], 1);
+    }
+    assert_on_all(n_other == 0);
+    rf_activation_stream_close(st);
+}
+
 static void one_pass_over_the_pictures_feeds_all_readers(void **state)
 {
     (void)state;
@@ -389,6 +423,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batches_are_those_of_the_sequence_on_any_number_of_ranks),
+        cmocka_unit_test(a_coder_of_cls_gets_it_once_of_each_picture),
         cmocka_unit_test(one_pass_over_the_pictures_feeds_all_readers),
         cmocka_unit_test(bad_pictures_keep_their_rows_zero_and_not_valid),
         cmocka_unit_test(a_reader_alone_gets_the_batches_it_gets_among_others),

@@ -183,7 +183,8 @@ static void sites_that_do_not_fit_together_are_refused_by_name_and_number(void *
     r = with(l1, 4, "m1", 1, RF_HOOK_TOKENS, 8);
     REFUSED(&r, RF_ERR_SETTING, "row 1 is a register at 'l1'", "a patch at 'm1' of shifted");
     r = with(patches, 3, "m1", 1, RF_HOOK_TOKENS, 8);
-    REFUSED(&r, RF_ERR_SETTING, "'l1' of formula has 2 x 3", "'m1' of turned has 3 x 2");
+    REFUSED(&r, RF_ERR_SETTING, "row 2 is at (0, 2) of the grid at 'l1' of formula",
+            "at (1, 0) at 'm1' of turned");
     /* a site without the class at all */
     r = with(cls, 0, "embed", 2, RF_HOOK_PATCHES, 3);
     REFUSED(&r, RF_ERR_SETTING, "hook point 'embed' has patches only");

@@ -1,6 +1,7 @@
 /* The order: pure functions of the settings. */
 #include "../../src/data/data_impl.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
@@ -131,6 +132,48 @@ static void the_seed_changes_the_order(void **state)
     assert_in_range(n_same, 0, 10);
 }
 
+/* Mean entropy of the pictures in the batches of an epoch, in nats. */
+static double count_entropy(const rf_order *order, int64_t n_rows, int64_t batch_tokens)
+{
+    const int64_t n = order->n_pictures * n_rows;
+    const rf_order_epoch epoch = rf_order_find_epoch(order, 0);
+    int64_t *in_batch = rf_calloc(order->n_pictures, sizeof *in_batch), begin = 0, end = 0;
+    double sum = 0;
+    for (int64_t i = 0, pool = -1; i < n; i++) {
+        while (i >= end) {
+            rf_order_pool_span(order, epoch, ++pool, n_rows, &begin, &end);
+        }
+        in_batch[picture_of(order, 0, rf_order_token_at(order, epoch, pool, n_rows, i - begin))]++;
+        for (int64_t p = 0; (i + 1) % batch_tokens == 0 && p < order->n_pictures; p++) {
+            const double share = (double)in_batch[p] / (double)batch_tokens;
+            sum -= share > 0 ? share * log(share) : 0;
+            in_batch[p] = 0;
+        }
+    }
+    rf_free(in_batch);
+    return sum / (double)(n / batch_tokens);
+}
+
+static void the_expected_entropy_is_that_of_the_batches(void **state)
+{
+    (void)state;
+    enum { N = 600, ROWS = 49, BATCH = 300 };
+    rf_order whole;
+    assert_int_equal(rf_order_init(&whole, SEED, N, 4, N), RF_OK);
+    const double ideal = count_entropy(&whole, ROWS, BATCH);
+    for (int64_t pool_groups = 16; pool_groups <= 128; pool_groups *= 2) {
+        rf_order order;
+        assert_int_equal(rf_order_init(&order, SEED, N, 4, pool_groups), RF_OK);
+        const double expected = rf_batch_entropy_share(N, 4 * pool_groups, ROWS, BATCH);
+        const double got = count_entropy(&order, ROWS, BATCH) / ideal;
+        /* batches that reach into the next pool have a few pictures more */
+        assert_true(!(fabs(expected - got) > 0.03));
+    }
+    assert_true(rf_batch_entropy_share(1000, 1000, 49, 4096) == 1);
+    assert_true(rf_batch_entropy_share(1000, 64, 1, 64) == 1);
+    assert_true(rf_batch_entropy_share(1, 1, 1, 1) == 1);
+}
+
 static void nothing_to_order_is_refused(void **state)
 {
     (void)state;
@@ -149,6 +192,7 @@ int main(void)
         cmocka_unit_test(pools_lie_end_to_end_over_epochs),
         cmocka_unit_test(epochs_differ_and_pools_are_mixed),
         cmocka_unit_test(the_seed_changes_the_order),
+        cmocka_unit_test(the_expected_entropy_is_that_of_the_batches),
         cmocka_unit_test(nothing_to_order_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

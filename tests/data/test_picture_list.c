@@ -64,7 +64,7 @@ static rf_status open_list(const char *folder, double holdout, uint64_t seed, in
     char path[RF_PATH_LEN];
     assert_int_equal(rf_path_join(path, root, folder), RF_OK);
     rf_picture_list_opts opts = {
-        .folder = path, .holdout = holdout, .seed = seed, .max_pictures = max_pictures};
+        .path = path, .holdout = holdout, .seed = seed, .max_pictures = max_pictures};
     return rf_picture_list_open(&opts, out);
 }
 
@@ -273,6 +273,8 @@ static void settings_of_the_section_have_their_defaults(void **state)
     assert_true(s.holdout == 0.02 && s.max_bad_share == 0.01);
     assert_int_equal(s.max_pictures, 0);
     assert_int_equal(s.decode_threads, 0);
+    assert_string_equal(s.root, "");
+    assert_int_equal(s.part, RF_PART_AUTO);
 }
 
 int main(void)

@@ -134,7 +134,32 @@ static void patterns_are_refused(void **state)
     }
 }
 
-static void only_the_live_source_is_accepted(void **state)
+static void a_patch_knows_its_place_in_the_grid(void **state)
+{
+    (void)state;
+    const rf_vit_config video = {.name = "video",
+                                 .grid = {2, 2, 3},
+                                 .n_patches = 12,
+                                 .n_prefix = 3,
+                                 .n_registers = 2,
+                                 .n_tokens = 15,
+                                 .has_cls = true};
+    const rf_hook_point resid = {.shape = RF_HOOK_TOKENS}, embed = {.shape = RF_HOOK_PATCHES};
+    const struct {
+        const rf_hook_point *point;
+        int64_t row;
+        int32_t at[3];
+    } rows[] = {{&resid, 0, {-1, -1, -1}}, {&resid, 2, {-1, -1, -1}}, {&resid, 3, {0, 0, 0}},
+                {&resid, 5, {0, 0, 2}},    {&resid, 6, {0, 1, 0}},    {&resid, 9, {1, 0, 0}},
+                {&resid, 14, {1, 1, 2}},   {&embed, 0, {0, 0, 0}},    {&embed, 11, {1, 1, 2}}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        int32_t at[3];
+        rf_token_position_of_row(&video, rows[i].point, rows[i].row, at);
+        assert_memory_equal(at, rows[i].at, sizeof at);
+    }
+}
+
+static void tokens_of_a_store_need_hooks(void **state)
 {
     (void)state;
     rf_activations_settings settings;
@@ -143,10 +168,10 @@ static void only_the_live_source_is_accepted(void **state)
     assert_int_equal(settings.group_pictures, 16);
     assert_int_equal(settings.pool_groups, 16);
     assert_int_equal(rf_activations_settings_check(&settings), RF_OK);
-    settings.source = RF_ACTIVATIONS_STORE;
-    assert_int_equal(rf_activations_settings_check(&settings), RF_ERR_UNSUPPORTED);
-    settings.source = RF_ACTIVATIONS_BOTH;
-    assert_int_equal(rf_activations_settings_check(&settings), RF_ERR_UNSUPPORTED);
+    settings.tokens = RF_TOKENS_CLS;
+    assert_int_equal(rf_activations_settings_check(&settings), RF_ERR_SETTING);
+    assert_int_equal(rf_format(settings.hooks, sizeof settings.hooks, "ln_final"), RF_OK);
+    assert_int_equal(rf_activations_settings_check(&settings), RF_OK);
 }
 
 int main(void)
@@ -159,7 +184,8 @@ int main(void)
         cmocka_unit_test(the_patch_embedding_has_patches_only),
         cmocka_unit_test(pooled_is_the_one_row_of_its_point),
         cmocka_unit_test(patterns_are_refused),
-        cmocka_unit_test(only_the_live_source_is_accepted),
+        cmocka_unit_test(a_patch_knows_its_place_in_the_grid),
+        cmocka_unit_test(tokens_of_a_store_need_hooks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -464,7 +464,7 @@ static void an_empty_split_has_no_figures(void **state)
     bench b;
     rf_split_figures split;
     rf_picture_list *list = NULL;
-    const rf_picture_list_opts opts = {.folder = model.data, .holdout = 0};
+    const rf_picture_list_opts opts = {.path = model.data, .holdout = 0};
     begin(&b);
     TINY_OK(rf_picture_list_open(&opts, &list));
     b.job.pictures = list;

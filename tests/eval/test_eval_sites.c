@@ -136,7 +136,6 @@ static bool add_picture(const rf_eval_coder *coder, rf_picture_split split, int6
     float x[TINY_T * MAX_WIDTH], y[TINY_T * MAX_WIDTH], y_hat[TINY_T * MAX_WIDTH];
     const int n_sites = coder->n_in + coder->n_out, n_rows = r->n_rows;
     uint8_t class_of[TINY_T];
-    int32_t row_k[TINY_T];
 
     for (int m = 0; m < 2; m++) {
         rf_hook hooks[2 * MAX_SITES];
@@ -161,10 +160,9 @@ static bool add_picture(const rf_eval_coder *coder, rf_picture_split split, int6
     for (int t = 0; t < n_rows; t++) {
         class_of[t] = (uint8_t)(r->first_row + t == 0 ? RF_TOKENS_CLS : RF_TOKENS_PATCH);
     }
-    rf_coder_row_k(coder->coder, class_of, n_rows, row_k);
     const rf_view in = rf_view_2d(x, n_rows, r->width),
                   out = rf_view_2d(y_hat, n_rows, r->out_width);
-    TINY_OK(rf_coder_reconstruct(coder->coder, first.stream, &in, NULL, row_k, &out,
+    TINY_OK(rf_coder_reconstruct(coder->coder, first.stream, &in, NULL, class_of, &out,
                                  r->n_active[r->n]));
     TINY_OK(rf_stream_synchronise(first.stream));
     for (int t = 0; t < n_rows; t++) {

@@ -201,7 +201,7 @@ static inline void tiny_write(tiny *t, const char *const *labels, bool with_bad)
 
 static inline void tiny_open(tiny *t, double holdout)
 {
-    const rf_picture_list_opts opts = {.folder = t->data, .holdout = holdout, .seed = 1};
+    const rf_picture_list_opts opts = {.path = t->data, .holdout = holdout, .seed = 1};
     TINY_OK(rf_backend_cpu_create(1, &t->be));
     TINY_OK(rf_stream_create(t->be, &t->stream));
     TINY_OK(rf_transform_load(t->model, &t->transform));

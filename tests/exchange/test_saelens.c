@@ -413,6 +413,12 @@ static void what_sae_lens_cannot_say_is_refused_with_the_reason(void **state)
     s = settings_of("topk", 0);
     s.k = (rf_k_by_class){.of = {4, 0, 2}};
     check_refused(&s, &one, "k differs by token class (cls 4, register 4, patch 2)");
+    s = settings_of("batch_topk", 0);
+    s.k = (rf_k_by_class){.any = 3, .of = {4, 0, 2}};
+    check_refused(&s, &one, "(cls 4, register 3, patch 2), so that each has a threshold");
+    s = settings_of("matryoshka", 0);
+    s.k = (rf_k_by_class){.of = {4, 4, 4}}; /* each shares its own all the same */
+    check_refused(&s, &one, "so that each has a threshold of its own");
 }
 
 static int64_t written_k(const rf_coder_settings *settings)

@@ -14,7 +14,7 @@ D, F, B, K, AUX_K, STEPS, POINTS = 12, 48, 24, 4, 6, 3, 7
 CLIP, LR, BETAS, EPS = 0.05, 1e-3, (0.9, 0.999), 1e-8
 DEAD_AFTER = 1000
 ALPHA, L1, L0, TANH, PRE, P, SECOND = 1 / 32, 2e-3, 1e-3, 1.5, 0.03, 0.5, 1 / 8
-BANDWIDTH = 0.5
+BANDWIDTH, TARGET = 0.5, 6
 f64 = torch.float64
 
 
@@ -54,6 +54,11 @@ def clear_choice(h, k):
     assert h.abs().min() > 1e-7
 
 
+def clear_window(h, theta):
+    for edge in (theta, theta - BANDWIDTH / 2, theta + BANDWIDTH / 2):
+        assert (h - edge).abs().min() > 1e-5
+
+
 def topk(h, k):
     clear_choice(h, k)
     v, i = h.topk(k, dim=-1)
@@ -88,6 +93,19 @@ def relu(p, h, y, seen, v, case):
     return z, {"sparsity": L1 * (w * z).sum(-1).mean()}
 
 
+def relu_lp(p, h, y, seen, v, case):
+    """The norm itself, with its root, as Prisma and SAELens have it; p < 1."""
+    z = torch.relu(h)
+    assert z[z > 0].min() > 3e-4  # its derivative falls as 1 / sqrt(z)
+    return z, {"sparsity": L1 * torch.stack([row[row > 0].pow(P).sum().pow(1 / P) for row in z]).mean()}
+
+
+def relu_tanh(p, h, y, seen, v, case):
+    """Anthropic, January 2025, on a ReLU coder."""
+    z = torch.relu(h)
+    return z, {"sparsity": L1 * torch.tanh(TANH * z).sum(-1).mean()}
+
+
 def p_anneal(p, h, y, seen, v, case):
     z = torch.relu(h)
     return z, {"sparsity": L1 * z[z > 0].pow(P).sum() / h.shape[0]}
@@ -116,6 +134,27 @@ def matryoshka(p, h, y, seen, v, case):
 def jumprelu(p, h, y, seen, v, case):
     theta = p["log_threshold"].exp()
     return JumpReLU.apply(h, theta, False), {"sparsity": L0 * Count.apply(h, theta).sum(-1).mean()}
+
+
+def jumprelu_target_l0(p, h, y, seen, v, case):
+    """Rajamanoharan et al. 2024b, section 5: (L0 / target - 1)^2 of the batch's mean L0."""
+    theta = p["log_threshold"].exp()
+    clear_window(h, theta)
+    mean_l0 = Count.apply(h, theta).sum(-1).mean()
+    assert (mean_l0 / TARGET - 1).abs() > 0.1
+    return JumpReLU.apply(h, theta, False), {"sparsity": L0 * (mean_l0 / TARGET - 1).pow(2)}
+
+
+def jumprelu_pre_activation(p, h, y, seen, v, case):
+    """The paper's coder with Anthropic's term (January 2025) for dead latents; one that fires again is not dead."""
+    theta = p["log_threshold"].exp()
+    clear_window(h, theta)
+    fires = (h > theta).any(0)
+    assert (case["dead"] & ~fires).sum() > 2 and (case["revived"] or (case["dead"] & fires).sum() > 2)
+    case["revived"].append(True)
+    below = torch.relu(theta - h)[:, case["dead"] & ~fires]  # decoder norms are 1 by constraint, not variables
+    return JumpReLU.apply(h, theta, False), {"sparsity": L0 * Count.apply(h, theta).sum(-1).mean()
+                                             + PRE * below.sum(-1).mean()}
 
 
 def jumprelu_tanh(p, h, y, seen, v, case):
@@ -153,6 +192,17 @@ def ghost(p, h, e, dead, mse):
     return loss * (mse / loss).detach()
 
 
+def ghost_prisma(p, h, e, dead, mse):
+    """Prisma's code: every element's error, over the norm of the token's centred residual, is scaled to the main loss
+    by itself, so that its gradient is near that of a logarithm."""
+    e = e.detach()
+    e_hat = h[:, dead].exp() @ p["W_dec"][dead]
+    e_hat = e_hat * (e.norm(dim=1, keepdim=True) / (1e-6 + 2 * e_hat.norm(dim=1, keepdim=True))).detach()
+    off = (e_hat - e).pow(2) / (e - e.mean(0)).norm(dim=1, keepdim=True)
+    assert off.min() > 1e-5  # that of an element near 0 hangs on rounding
+    return (off * (mse / (off + 1e-6)).detach()).mean()
+
+
 CASES = {
     "topk": {"loss": of_topk, "dead_term": aux_k},
     "multi_topk": {"loss": multi_topk},
@@ -167,6 +217,11 @@ CASES = {
     "skip_transcoder": {"loss": of_topk, "dead_term": aux_k, "target": True},
     "crosscoder": {"loss": relu, "free": True, "by_norm": True, "sites": [5, 7], "no_subtract": True},
     "archetypal": {"loss": of_topk},
+    "relu_lp": {"loss": relu_lp},
+    "relu_tanh": {"loss": relu_tanh},
+    "jumprelu_target_l0": {"loss": jumprelu_target_l0},
+    "jumprelu_pre_activation": {"loss": jumprelu_pre_activation},
+    "ghost_prisma": {"loss": relu, "dead_term": ghost_prisma},
 }
 
 
@@ -190,7 +245,11 @@ def start(name, case, seed):
     since[torch.randperm(F, generator=g)[: F // 4]] = 5 * DEAD_AFTER
     if "jumprelu" in name:
         p["log_threshold"] = 0.2 * r(F) - 1
-        p["b_enc"][since > 0] -= 9  # they stay silent
+        silent = since > 0
+        if name == "jumprelu_pre_activation":  # some come back by themselves
+            silent[F // 2 :] = False
+            case["revived"] = []
+        p["b_enc"][silent] -= 9  # they stay silent
     if name == "gated":
         p["gain"], p["b_mag"] = 0.2 * r(F), 0.1 * r(F)
     if name == "archetypal":
@@ -289,7 +348,7 @@ def run(name, case, seed, folder):
 if __name__ == "__main__":
     here = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
     for number, (case_name, settings) in enumerate(CASES.items()):
-        for attempt in range(20):  # until no choice hangs on rounding
+        for attempt in range(100):  # until no choice hangs on rounding
             try:
                 run(case_name, dict(settings), 100 * (number + 1) + attempt, here)
                 break

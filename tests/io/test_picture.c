@@ -130,6 +130,7 @@ static void every_shorter_beginning_is_refused(void **state)
         n_live = rf_alloc_live();
         for (int64_t n = 0; n < n_bytes; n++) {
             rf_picture p;
+            rf_picture_planes planes = {0};
             /* its own block, so that a sanitizer sees a byte read too many */
             char *part = rf_calloc(1, (size_t)rf_max_i64(n, 1));
             memcpy(part, bytes, (size_t)n);
@@ -139,6 +140,11 @@ static void every_shorter_beginning_is_refused(void **state)
                 fail_msg("%s: %d of %d bytes were enough", names[i], (int)n, (int)n_bytes);
             }
             rf_picture_fini(&p);
+            status = rf_picture_decode_planes(part, n, names[i], 1, 1, &planes);
+            if (status == RF_OK && planes.n_planes > 0 && n < n_bytes - 24) {
+                fail_msg("%s: %d of %d bytes were enough", names[i], (int)n, (int)n_bytes);
+            }
+            rf_picture_planes_fini(&planes);
             rf_free(part);
         }
         assert_int_equal(rf_alloc_live(), n_live);
@@ -158,6 +164,7 @@ static void damage_anywhere_neither_crashes_nor_leaks(void **state)
         int64_t n_bytes = 0;
         read_accepted(names[i], &bytes, &n_bytes);
         int64_t n_live = rf_alloc_live();
+        rf_picture_planes planes = {0}; /* kept from trial to trial */
         for (uint64_t trial = 0; trial < N_TRIALS; trial++) {
             uint32_t r[4];
             rf_picture p;
@@ -168,12 +175,104 @@ static void damage_anywhere_neither_crashes_nor_leaks(void **state)
             bytes[at] = (char)(r[1] & 0xff);
             (void)rf_picture_decode(bytes, n_bytes, names[i], &p);
             rf_picture_fini(&p);
+            (void)rf_picture_decode_planes(bytes, n_bytes, names[i], trial % 3 == 0 ? 1 : 1000, 1,
+                                           &planes);
             bytes[at] = before;
         }
+        rf_picture_planes_fini(&planes);
         assert_int_equal(rf_alloc_live(), n_live);
         rf_free(bytes);
     }
     rf_file_list_free(names, n_names);
+}
+
+/* A picture's planes at the least size that was asked for, against what its header says. */
+static void check_planes(const char *name, int64_t least, int n_planes, int64_t h, int64_t v,
+                         int64_t shrink)
+{
+    char *bytes = NULL;
+    int64_t n_bytes = 0;
+    rf_picture p;
+    rf_picture_planes planes = {0};
+    read_accepted(name, &bytes, &n_bytes);
+    assert_int_equal(rf_picture_decode(bytes, n_bytes, name, &p), RF_OK);
+    assert_int_equal(rf_picture_decode_planes(bytes, n_bytes, name, least, least, &planes), RF_OK);
+    assert_int_equal(planes.n_planes, n_planes);
+    for (int i = 0; i < n_planes; i++) {
+        const rf_plane *plane = &planes.planes[i];
+        assert_int_equal(planes.height, p.height);
+        assert_int_equal(planes.width, p.width);
+        /* libjpeg shrinks chroma less than luma where it has fewer samples */
+        const int64_t by_v = i == 0 ? shrink : rf_max_i64(v, shrink);
+        const int64_t by_h = i == 0 ? shrink : rf_max_i64(h, shrink);
+        assert_true(plane->cover_height == (double)p.height / (double)by_v);
+        assert_true(plane->cover_width == (double)p.width / (double)by_h);
+        assert_int_equal(plane->height, (p.height + by_v - 1) / by_v);
+        assert_int_equal(plane->width, (p.width + by_h - 1) / by_h);
+        assert_true(plane->stride >= plane->width);
+    }
+    rf_picture_planes_fini(&planes);
+    rf_picture_fini(&p);
+    rf_free(bytes);
+}
+
+static void planes_are_as_coded_and_no_smaller_than_asked(void **state)
+{
+    (void)state;
+    check_planes("420.jpg", INT64_MAX, 3, 2, 2, 1);
+    check_planes("422.jpg", INT64_MAX, 3, 2, 1, 1);
+    check_planes("444.jpg", INT64_MAX, 3, 1, 1, 1);
+    check_planes("grey.jpg", INT64_MAX, 1, 1, 1, 1);
+    check_planes("progressive.jpg", 1, 3, 2, 2, 8);
+    check_planes("420.jpg", 1, 3, 2, 2, 8);
+    check_planes("cmyk.jpg", 1, 0, 1, 1, 1);
+    check_planes("rgb.png", 1, 0, 1, 1, 1);
+}
+
+static void a_grey_plane_is_the_picture(void **state)
+{
+    char *bytes = NULL;
+    int64_t n_bytes = 0, worst = 0;
+    rf_picture p;
+    rf_picture_planes planes = {0};
+    (void)state;
+    read_accepted("grey.jpg", &bytes, &n_bytes);
+    assert_int_equal(rf_picture_decode(bytes, n_bytes, "", &p), RF_OK);
+    assert_int_equal(rf_picture_decode_planes(bytes, n_bytes, "", INT64_MAX, 1, &planes), RF_OK);
+    assert_int_equal(planes.colour, RF_PLANES_GREY);
+    for (int64_t y = 0; y < p.height; y++) {
+        for (int64_t x = 0; x < p.width; x++) {
+            const int grey = planes.planes[0].bytes[planes.planes[0].stride * y + x];
+            worst = rf_max_i64(worst, abs(p.rgb[3 * (p.width * y + x)] - grey));
+        }
+    }
+    assert_int_equal(worst, 0); /* the same inverse DCT, and grey has no colours to convert */
+    rf_picture_planes_fini(&planes);
+    rf_picture_fini(&p);
+    rf_free(bytes);
+}
+
+static void a_picture_that_is_used_again_is_as_a_new_one(void **state)
+{
+    static const char *const names[] = {"one.png",  "420.jpg",  "grey1.png", "palette.png",
+                                        "grey.jpg", "cmyk.jpg", "lossy.webp"};
+    rf_picture p = {0}, fresh;
+    (void)state;
+    for (size_t i = 0; i < 3 * sizeof names / sizeof names[0]; i++) {
+        const char *name = names[5 * i % (sizeof names / sizeof names[0])];
+        char *bytes = NULL;
+        int64_t n_bytes = 0;
+        read_accepted(name, &bytes, &n_bytes);
+        assert_int_equal(rf_picture_decode(bytes, n_bytes, name, &fresh), RF_OK);
+        assert_int_equal(rf_picture_decode_into(bytes, n_bytes, name, &p), RF_OK);
+        assert_int_equal(p.height, fresh.height);
+        assert_int_equal(p.width, fresh.width);
+        assert_memory_equal(p.rgb, fresh.rgb, (size_t)(3 * p.height * p.width));
+        rf_picture_fini(&fresh);
+        rf_free(bytes);
+    }
+    assert_int_not_equal(rf_picture_decode_into("x", 1, "x", &p), RF_OK);
+    assert_null(p.rgb);
 }
 
 static void a_written_png_reads_back_the_same(void **state)
@@ -225,6 +324,9 @@ int main(void)
         cmocka_unit_test(a_missing_file_is_an_error_that_names_it),
         cmocka_unit_test(every_shorter_beginning_is_refused),
         cmocka_unit_test(damage_anywhere_neither_crashes_nor_leaks),
+        cmocka_unit_test(planes_are_as_coded_and_no_smaller_than_asked),
+        cmocka_unit_test(a_grey_plane_is_the_picture),
+        cmocka_unit_test(a_picture_that_is_used_again_is_as_a_new_one),
         cmocka_unit_test(a_written_png_reads_back_the_same),
         cmocka_unit_test(pictures_are_told_by_their_ending_in_any_case),
     };

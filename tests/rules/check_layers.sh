@@ -45,6 +45,7 @@ rule_check() {
             may["H5"] = " io "
             may["dnnl"] = may["oneapi/dnnl"] = " tensor "
             may["yaml.h"] = may["jpeglib"] = may["turbojpeg"] = may["png.h"] = may["webp/"] = " io "
+            may["archive"] = may["xxhash"] = " io "
             may["Random123/"] = " base "
         }
         {

@@ -1,47 +1,6 @@
 /* The k largest of all rows against a sort of all canonical values; and cut over several ranks from
  * histograms, against the cut of the whole. */
-#include "encode_fixture.h"
-
-#include <stdlib.h>
-
-/* ---- the reference ------------------------------------------------------------------------- */
-
-typedef struct place {
-    float value;
-    int64_t at;
-} place;
-
-/* Larger values first, then the smaller row and latent. */
-static int before(const void *a, const void *b)
-{
-    const place *p = a, *q = b;
-    if (p->value != q->value) {
-        return p->value > q->value ? -1 : 1;
-    }
-    return p->at < q->at ? -1 : p->at > q->at;
-}
-
-static rf_codes reference(const problem *p, int64_t k)
-{
-    int64_t n = p->n * p->f, count = 0;
-    float *h = canonical(p);
-    place *all = rf_calloc(n, sizeof *all);
-    bool *is_in = rf_calloc(n, sizeof *is_in);
-    for (int64_t e = 0; e < n; e++) {
-        if (h[e] > 0.0f) {
-            all[count++] = (place){h[e], e};
-        }
-    }
-    qsort(all, (size_t)count, sizeof *all, before);
-    for (int64_t i = 0; i < count && i < k; i++) {
-        is_in[all[i].at] = true;
-    }
-    rf_codes codes = codes_where(p, h, is_in);
-    rf_free(is_in);
-    rf_free(all);
-    rf_free(h);
-    return codes;
-}
+#include "batch_reference.h"
 
 static rf_codes select_batch(const problem *p, int64_t k, int n_threads)
 {
@@ -55,7 +14,7 @@ static rf_codes select_batch(const problem *p, int64_t k, int n_threads)
 
 static void check_batch(const problem *p, int64_t k, const char *what)
 {
-    rf_codes want = reference(p, k);
+    rf_codes want = batch_reference(p, k);
     for (int n_threads = 1; n_threads <= 3; n_threads++) {
         int64_t n_live = rf_alloc_live();
         rf_codes got = select_batch(p, k, n_threads);
@@ -72,7 +31,7 @@ static void batch_topk_equals_a_sort_of_all_values(void **state)
 {
     (void)state;
     static const int64_t rows[] = {1, 15, 17, 64, 65, 1030};
-    static const int64_t latents[] = {1, 16, 511, 512, 513, 1100};
+    static const int64_t latents[] = {1, 16, 513, 1023, 1024, 1025};
     for (int i = 0; i < 6; i++) {
         for (int j = 0; j < 6; j++) {
             int64_t n = rows[i] * latents[j];
@@ -237,7 +196,7 @@ static void lists_of_other_rules_do_not_disturb(void **state)
         args.lists[3] = (rf_select_list){
             .rule = RF_SELECT_ABOVE, .floor = &floor, .codes = &above, .overflow = &overflow};
         OK(rf_encode(s, &args));
-        rf_codes want = reference(&p, 500), want_few = reference(&q, 60);
+        rf_codes want = batch_reference(&p, 500), want_few = batch_reference(&q, 60);
         same_codes(&all, &want, "all");
         same_codes(&few, &want_few, "eligible");
         assert_int_equal(top.row_start[n], n * 8);
@@ -274,7 +233,7 @@ static void add_counts(rf_stream *s, const rf_codes *codes, int n_ranks, int32_t
     int64_t *counts = rf_calloc(BUCKETS, sizeof *counts);
     memset(sum, 0, sizeof *sum * BUCKETS);
     for (int r = 0; r < n_ranks; r++) {
-        OK(rf_codes_histogram(s, &codes[r], upper, counts));
+        OK(rf_codes_histogram(s, &codes[r], (rf_class_rows){0}, upper, counts));
         for (int b = 0; b < BUCKETS; b++) {
             sum[b] += counts[b];
         }
@@ -309,7 +268,7 @@ static void cut_ranks(rf_stream *s, rf_codes *codes, int n_ranks, int64_t k)
     }
     for (int r = 0; r < n_ranks; r++) {
         int64_t equal = count_equal(&codes[r], threshold), mine = rf_min_i64(ties, equal);
-        OK(rf_codes_keep(s, &codes[r], threshold, mine));
+        OK(rf_codes_keep(s, &codes[r], (rf_class_rows){0}, threshold, mine));
         ties -= mine;
     }
     rf_free(sum);
@@ -371,7 +330,7 @@ static void ranks_that_cut_by_histograms_keep_what_one_keeps(void **state)
             memcpy(p.x + i % p.n * p.d, p.x + i % p.n % 3 * p.d, sizeof(float) * (size_t)p.d);
         }
         for (int i = 0; i < 5; i++) {
-            rf_codes want = reference(&p, k[i]);
+            rf_codes want = batch_reference(&p, k[i]);
             for (int n_ranks = 1; n_ranks <= MAX_RANKS; n_ranks++) {
                 check_ranks(&p, k[i], n_ranks, &want);
             }
@@ -383,6 +342,7 @@ static void ranks_that_cut_by_histograms_keep_what_one_keeps(void **state)
 
 static void counts_and_cuts_refuse_what_is_none(void **state)
 {
+    const rf_class_rows all = {0};
     (void)state;
     rf_backend *be;
     rf_stream *s;
@@ -391,14 +351,17 @@ static void counts_and_cuts_refuse_what_is_none(void **state)
     OK(rf_backend_cpu_create(1, &be));
     OK(rf_stream_create(be, &s));
     counts[5] = 77;
-    OK(rf_codes_histogram(s, &codes, -1, counts));
+    OK(rf_codes_histogram(s, &codes, all, -1, counts));
     assert_int_equal(counts[5], 0);
-    OK(rf_codes_keep(s, &codes, 1.0f, 3));
+    OK(rf_codes_keep(s, &codes, all, 1.0f, 3));
     assert_int_equal(codes.row_start[3], 0);
-    assert_int_equal(rf_codes_histogram(s, &codes, BUCKETS, counts), RF_ERR_INVALID_ARG);
-    assert_int_equal(rf_codes_histogram(s, &codes, 0, NULL), RF_ERR_INVALID_ARG);
-    assert_int_equal(rf_codes_keep(s, &codes, 0.0f, -1), RF_ERR_INVALID_ARG);
-    assert_int_equal(rf_codes_keep(s, NULL, 0.0f, 0), RF_ERR_INVALID_ARG);
+    assert_int_equal(rf_codes_histogram(s, &codes, all, BUCKETS, counts), RF_ERR_INVALID_ARG);
+    assert_int_equal(rf_codes_histogram(s, &codes, all, 0, NULL), RF_ERR_INVALID_ARG);
+    assert_int_equal(rf_codes_keep(s, &codes, all, 0.0f, -1), RF_ERR_INVALID_ARG);
+    assert_int_equal(rf_codes_keep(s, NULL, all, 0.0f, 0), RF_ERR_INVALID_ARG);
+    assert_int_equal(
+        rf_codes_keep(s, &codes, (rf_class_rows){.which = RF_MAX_ROW_CLASSES}, 0.0f, 0),
+        RF_ERR_INVALID_ARG);
     rf_stream_destroy(s);
     rf_backend_destroy(be);
     rf_free(counts);

@@ -4,13 +4,15 @@
 
 #include <float.h>
 
-/* Of every row the k (or its row_k) largest > 0: larger value first, then smaller latent. */
-static rf_codes reference(const problem *p, int64_t k, const int32_t *row_k)
+/* Of every row the k (or that of its class) largest > 0: larger value first, then smaller latent.
+ */
+static rf_codes reference(const problem *p, int64_t k, const uint8_t *row_class,
+                          const int64_t *class_k)
 {
     float *h = canonical(p);
     bool *is_in = rf_calloc(p->n * p->f, sizeof *is_in);
     for (int64_t r = 0; r < p->n; r++) {
-        int64_t first = r * p->f, n = row_k == NULL ? k : row_k[r];
+        int64_t first = r * p->f, n = row_class == NULL ? k : class_k[row_class[r] % 200];
         for (int64_t c = 0; c < n; c++) {
             int64_t best = -1;
             for (int64_t e = first; e < first + p->f; e++) {
@@ -31,7 +33,7 @@ static rf_codes reference(const problem *p, int64_t k, const int32_t *row_k)
 static void check_topk(const problem *p, int64_t k, const char *what)
 {
     static const int n_threads[] = {1, 2, 7};
-    rf_codes want = reference(p, k, NULL);
+    rf_codes want = reference(p, k, NULL, NULL);
     for (int t = 0; t < 3; t++) {
         rf_codes got = make_codes(p->n, p->n * rf_min_i64(k, p->f) + t);
         int64_t refused = -1;
@@ -230,30 +232,71 @@ static void no_rows_give_no_codes(void **state)
     unmake(&p);
 }
 
-static void rows_may_have_a_k_of_their_own(void **state)
+/* A class that is none counts as class 0. */
+static void rows_have_the_k_of_their_class(void **state)
 {
     (void)state;
+    static const int64_t class_k[RF_MAX_ROW_CLASSES] = {40, 7, 0, 33, 1};
     problem p = make(30, 150, 20, 1300);
-    int32_t *row_k = rf_calloc(p.n, sizeof *row_k);
+    uint8_t *row_class = rf_calloc(p.n, sizeof *row_class);
     p.valid = rf_calloc(p.n, 1);
     for (int64_t r = 0; r < p.n; r++) {
-        row_k[r] = (int32_t)(r * 7 % 41);
+        row_class[r] = (uint8_t)(r % 17 == 3 ? 200 : r * 7 % 5);
         p.valid[r] = r % 11 != 5;
     }
-    rf_codes want = reference(&p, 40, row_k);
+    rf_codes want = reference(&p, 40, row_class, class_k);
     for (int n_threads = 1; n_threads <= 3; n_threads++) {
         rf_codes got = make_codes(p.n, p.n * 40);
         int64_t overflow = -1;
         rf_encode_args args = args_of(&p);
-        args.lists[0] = (rf_select_list){
-            .rule = RF_SELECT_TOPK, .k = 40, .row_k = row_k, .codes = &got, .overflow = &overflow};
+        args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK,
+                                         .k = 40,
+                                         .row_class = row_class,
+                                         .codes = &got,
+                                         .overflow = &overflow};
+        memcpy(args.lists[0].class_k, class_k, sizeof class_k);
         run(&args, n_threads);
-        same_codes(&got, &want, "k by row");
+        same_codes(&got, &want, "k by class");
         assert_int_equal(overflow, 0);
         unmake_codes(&got);
     }
     unmake_codes(&want);
-    rf_free(row_k);
+    rf_free(row_class);
+    unmake(&p);
+}
+
+/* What is above a floor of its class is what is above that floor alone, of the class's rows. */
+static void rows_have_the_floor_of_their_class(void **state)
+{
+    (void)state;
+    static const float floors[RF_MAX_ROW_CLASSES] = {0.5f, 3.0f, -1.0f, 1.25f};
+    problem p = make(31, 90, 20, 700);
+    uint8_t *row_class = rf_calloc(p.n, sizeof *row_class);
+    int64_t overflow = -1;
+    float *h = canonical(&p);
+    bool *is_in = rf_calloc(p.n * p.f, sizeof *is_in);
+    for (int64_t r = 0; r < p.n; r++) {
+        row_class[r] = (uint8_t)(r % 13 == 5 ? 200 : r % 4);
+        for (int64_t i = 0; i < p.f; i++) {
+            const float floor = floors[row_class[r] % 200];
+            is_in[r * p.f + i] = h[r * p.f + i] > 0.0f && h[r * p.f + i] > floor;
+        }
+    }
+    rf_codes want = codes_where(&p, h, is_in), got = make_codes(p.n, p.n * p.f);
+    rf_encode_args args = args_of(&p);
+    args.lists[0] = (rf_select_list){.rule = RF_SELECT_ABOVE,
+                                     .row_class = row_class,
+                                     .floor = floors,
+                                     .codes = &got,
+                                     .overflow = &overflow};
+    run(&args, 2);
+    assert_int_equal(overflow, 0);
+    same_codes(&got, &want, "floor by class");
+    unmake_codes(&got);
+    unmake_codes(&want);
+    rf_free(is_in);
+    rf_free(h);
+    rf_free(row_class);
     unmake(&p);
 }
 
@@ -286,10 +329,10 @@ static void several_lists_of_one_encode_equal_encodes_apart(void **state)
     args.lists[2] =
         (rf_select_list){.rule = RF_SELECT_POSITIVE, .codes = &all, .overflow = &overflow};
     run(&args, 2);
-    want = reference(&p, 10, NULL);
+    want = reference(&p, 10, NULL, NULL);
     same_codes(&main_codes, &want, "main");
     unmake_codes(&want);
-    want = reference(&q, 6, NULL);
+    want = reference(&q, 6, NULL, NULL);
     same_codes(&aux, &want, "auxiliary");
     unmake_codes(&want);
     assert_true(all.row_start[p.n] > p.n * p.f / 3);
@@ -368,7 +411,8 @@ int main(void)
         cmocka_unit_test(rows_that_are_not_valid_get_no_entries),
         cmocka_unit_test(rows_that_are_not_finite_or_could_overflow_are_refused_and_counted),
         cmocka_unit_test(no_rows_give_no_codes),
-        cmocka_unit_test(rows_may_have_a_k_of_their_own),
+        cmocka_unit_test(rows_have_the_k_of_their_class),
+        cmocka_unit_test(rows_have_the_floor_of_their_class),
         cmocka_unit_test(only_rules_with_canonical_values_are_exact),
         cmocka_unit_test(several_lists_of_one_encode_equal_encodes_apart),
         cmocka_unit_test(shapes_that_do_not_fit_are_refused),

@@ -88,6 +88,20 @@ static void test_ragged_products_equal_double_sums(void **state)
     close_threads(f);
 }
 
+static void test_products_of_more_than_one_large_tile_equal_double_sums(void **state)
+{
+    (void)state;
+    static const int64_t shapes[][4] = {/* m, n, k, and what is transposed: a 1, b 2 */
+                                        {545, 785, 400, 1},  {529, 769, 385, 5},
+                                        {1073, 1041, 20, 2}, {33, 1025, 770, 6},
+                                        {65, 800, 8200, 0},  {1057, 17, 8192, 4}};
+    fixture f = open_threads(2);
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        try_shape(f, shapes[i][0], shapes[i][1], shapes[i][2], (unsigned)shapes[i][3]);
+    }
+    close_threads(f);
+}
+
 static void test_empty_products_are_zero_or_what_was_there(void **state)
 {
     (void)state;
@@ -121,14 +135,20 @@ static float *product(fixture f, float *a, float *b, int64_t m, int64_t n, int64
     return c;
 }
 
-static void test_one_to_four_threads_give_the_same_bits(void **state)
+static void try_threads(int64_t m, int64_t n, int64_t k, rf_trans ta, rf_trans tb)
 {
-    (void)state;
-    const int64_t m = 411, n = 1000, k = 1000;
     float *a = random_floats(m * k, 5), *b = random_floats(n * k, 6), *first = NULL;
     for (int n_threads = 1; n_threads <= 4; n_threads++) {
         fixture f = open_threads(n_threads);
-        float *c = product(f, a, b, m, n, k, RF_TRANS);
+        float *c = rf_calloc(m * n, sizeof *c);
+        assert_non_null(c);
+        rf_matmul_args args = {.a = ta == RF_TRANS ? rf_view_2d(a, k, m) : rf_view_2d(a, m, k),
+                               .b = tb == RF_TRANS ? rf_view_2d(b, n, k) : rf_view_2d(b, k, n),
+                               .c = rf_view_2d(c, m, n),
+                               .trans_a = ta,
+                               .trans_b = tb,
+                               .alpha = 1.0f};
+        assert_int_equal(rf_matmul(f.s, &args), RF_OK);
         if (first == NULL) {
             first = c;
         } else {
@@ -140,6 +160,16 @@ static void test_one_to_four_threads_give_the_same_bits(void **state)
     rf_free(first);
     rf_free(a);
     rf_free(b);
+}
+
+static void test_one_to_four_threads_give_the_same_bits(void **state)
+{
+    (void)state;
+    try_threads(411, 1000, 1000, RF_NO_TRANS, RF_TRANS);
+    try_threads(1100, 1100, 500, RF_NO_TRANS, RF_TRANS);
+    try_threads(1000, 700, 616, RF_TRANS, RF_NO_TRANS);
+    try_threads(300, 450, 616, RF_TRANS, RF_TRANS);
+    try_threads(1100, 790, 8300, RF_NO_TRANS, RF_NO_TRANS);
 }
 
 static void test_a_row_has_the_same_bits_whatever_rows_stand_beside_it(void **state)
@@ -360,6 +390,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ragged_products_equal_double_sums),
+        cmocka_unit_test(test_products_of_more_than_one_large_tile_equal_double_sums),
         cmocka_unit_test(test_empty_products_are_zero_or_what_was_there),
         cmocka_unit_test(test_one_to_four_threads_give_the_same_bits),
         cmocka_unit_test(test_a_row_has_the_same_bits_whatever_rows_stand_beside_it),

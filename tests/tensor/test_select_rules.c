@@ -44,7 +44,7 @@ static void lists_above_a_floor_equal_a_dot_for_every_latent(void **state)
 {
     (void)state;
     static const int64_t rows[] = {1, 16, 17, 150};
-    static const int64_t latents[] = {1, 15, 511, 512, 513, 1030};
+    static const int64_t latents[] = {1, 15, 513, 1023, 1024, 1025};
     static const float floors[] = {-3.0f, 0.0f, 1.5f, 4.0f, 1e9f, NAN};
     for (int i = 0; i < 4; i++) {
         for (int j = 0; j < 6; j++) {

@@ -165,6 +165,8 @@ static const gradient_case cases[] = {
     {"topk, archetypal", "topk", set_archetypal, 1, 0, {6}, {0}, 0, false, false, 0},
     {"multi_topk", "multi_topk", set_aux, 1, 0, {9}, {0}, 0, false, false, 0},
     {"batch_topk", "batch_topk", set_aux, 1, 0, {8}, {0}, 0, false, false, 0},
+    {"batch_topk with k by class", "batch_topk", set_k_by_class, 1, 0, {8}, {0}, 0, true, false, 0},
+    {"matryoshka with k by class", "matryoshka", set_k_by_class, 1, 0, {8}, {0}, 0, true, false, 0},
     {"matryoshka", "matryoshka", set_matryoshka, 1, 0, {8}, {0}, 0, false, false, 0},
     {"matryoshka of topk", "matryoshka", set_matryoshka_topk, 1, 0, {8}, {0}, 0, false, false, 0},
     {"matryoshka with ghost", "matryoshka", set_ghost, 1, 0, {8}, {0}, 0, false, false, 0},
@@ -362,6 +364,7 @@ static inline void pair_init(pair *f, const gradient_case *c, uint64_t tag)
     m->variance = 3.5;
     m->bandwidth = 0.5 * 1.25;
     m->p = c->p > 0.0 ? c->p : m->settings.p;
+    m->has_class_k = c->k_by_class;
     if (m->architecture->prefixes != NULL) {
         m->architecture->prefixes(&m->settings, NAIVE_F, 0, &m->groups);
     }

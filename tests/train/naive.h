@@ -23,8 +23,8 @@ typedef struct naive {
     const rf_architecture *architecture;
     rf_penalty_kind penalty;
     rf_latent_groups groups;
-    rf_segments sites; /* of the target */
-    bool subtracts, has_own_target;
+    rf_segments sites;                           /* of the target */
+    bool subtracts, has_own_target, has_class_k; /* classes of rows take turns */
     int d, e, k[NAIVE_B], second_k, aux_k;
     double variance, bandwidth, p, n_valid;
     float x[NAIVE_B * 2 * NAIVE_W]; /* rows [input | target], as a step takes them */
@@ -153,6 +153,22 @@ static inline void naive_largest(const naive *m, const uint8_t *allowed, int fir
     }
 }
 
+/* Of the rows of one class, or of all: rows of others count as not valid meanwhile. */
+static inline void naive_batch_topk(naive *m)
+{
+    uint8_t valid[NAIVE_B];
+    memcpy(valid, m->valid, sizeof valid);
+    for (int c = 0; c < (m->has_class_k ? 3 : 1); c++) {
+        int64_t total = 0;
+        for (int b = 0; b < NAIVE_B; b++) {
+            m->valid[b] = valid[b] != 0 && (!m->has_class_k || b % 3 == c);
+            total += m->valid[b] ? m->k[b] : 0;
+        }
+        naive_largest(m, NULL, 0, NAIVE_B - 1, total, m->is_main);
+    }
+    memcpy(m->valid, valid, sizeof valid);
+}
+
 static inline void naive_select(naive *m)
 {
     const rf_select_rule rule = m->architecture->rule(&m->settings);
@@ -160,7 +176,7 @@ static inline void naive_select(naive *m)
     memset(m->is_second, 0, sizeof m->is_second);
     memset(m->is_aux, 0, sizeof m->is_aux);
     if (rule == RF_SELECT_BATCH_TOPK) {
-        naive_largest(m, NULL, 0, NAIVE_B - 1, (int64_t)m->n_valid * m->k[0], m->is_main);
+        naive_batch_topk(m);
     }
     for (int b = 0; b < NAIVE_B; b++) {
         if (rule == RF_SELECT_TOPK) {

@@ -287,11 +287,11 @@ static void test_one_coder_is_read_without_its_moments(void **state)
     rf_coder_destroy(c.coder);
 }
 
-/* A file with `sites` for a coder whose W_enc is 13 x 7. */
-static void write_sites(world *w, const int64_t *sites, int64_t n)
+/* A file of `version` with `sites` for a coder whose W_enc is 13 x 7. */
+static void write_sites(world *w, int64_t version, const int64_t *sites, int64_t n)
 {
     rf_h5_file *f = NULL;
-    const int64_t one = 1, version = 2, w_enc[2] = {13, 7};
+    const int64_t one = 1, w_enc[2] = {13, 7};
     static const float values[13 * 7];
     OK(rf_h5_create(w->path, &f));
     OK(rf_h5_write_text(f, "format", "refract checkpoint"));
@@ -318,13 +318,13 @@ static void test_sites_that_the_file_cannot_hold_are_not_believed(void **state)
     };
     const int64_t right[][4] = {{1, 0, 7}, {2, 0, 3, 4}, {1, 1, 7, 9}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        write_sites(w, wrong[i].sites, wrong[i].n);
+        write_sites(w, 2, wrong[i].sites, wrong[i].n);
         if (rf_checkpoint_read_shape(w->path, 1, &w->settings[1], &shape) != RF_ERR_FORMAT) {
             fail_msg("sites %zu were believed", i);
         }
     }
     for (size_t i = 0; i < 3; i++) {
-        write_sites(w, right[i], 2 + right[i][0] + right[i][1]);
+        write_sites(w, 2, right[i], 2 + right[i][0] + right[i][1]);
         OK(rf_checkpoint_read_shape(w->path, 1, &w->settings[1], &shape));
         assert_int_equal(shape.n_in, right[i][0]);
         assert_int_equal(shape.n_out, right[i][1]);
@@ -391,20 +391,29 @@ static void test_files_that_are_no_checkpoint_are_refused(void **state)
     assert_non_null(strstr(rf_error_text(), "version 7"));
 }
 
+static void assert_format_before(rf_status status)
+{
+    assert_int_equal(status, RF_ERR_FORMAT);
+    assert_non_null(strstr(rf_error_text(), "version 1"));
+    assert_non_null(strstr(rf_error_text(), "train anew"));
+}
+
+/* By whatever a checkpoint is read with, also where what it asks for could be found. */
 static void test_the_format_before_is_refused_with_the_reason(void **state)
 {
     world *w = *state;
-    rf_h5_file *f = NULL;
     rf_checkpoint_header header;
-    const int64_t one = 1;
+    rf_coder_shape shape = {0};
+    rf_checkpoint_coder c = w->coders[1];
+    const int64_t sites[] = {1, 0, WIDTH};
 
-    OK(rf_h5_create(w->path, &f));
-    OK(rf_h5_write_text(f, "format", "refract checkpoint"));
-    OK(rf_h5_write(f, "version", RF_H5_I64, 1, &one, &one));
-    OK(rf_h5_commit(f));
-    assert_int_equal(rf_checkpoint_read_header(w->path, &header), RF_ERR_FORMAT);
-    assert_non_null(strstr(rf_error_text(), "version 1"));
-    assert_non_null(strstr(rf_error_text(), "train anew"));
+    write_sites(w, 2, sites, 3);
+    OK(rf_checkpoint_read_shape(w->path, 1, &w->settings[1], &shape));
+    write_sites(w, 1, sites, 3);
+    assert_format_before(rf_checkpoint_read_shape(w->path, 1, &w->settings[1], &shape));
+    assert_format_before(rf_checkpoint_read_coder(w->path, w->stream, 1, &c));
+    assert_format_before(rf_checkpoint_read_header(w->path, &header));
+    assert_format_before(rf_checkpoint_read(NULL, w->path, w->stream, &w->checkpoint));
 }
 
 static void test_progress_that_cannot_be_is_refused(void **state)

@@ -96,22 +96,23 @@ static void aux_that_is_infinite_counts_as_nothing(void **state)
 /* ---- who fires --------------------------------------------------------------------------------
  */
 
+/* Of the latents, three are above 0, three below, and two, 3 and 7, at 0 and at -0. */
 static void fired_means_value_above_zero(void **state)
 {
     (void)state;
     rf_coder_settings s = settings_of("topk");
-    s.k = (rf_k_by_class){.any = 7}; /* of which only four can be above 0 */
+    s.k = (rf_k_by_class){.any = 7};
     fixture f = make_autoencoder(&s);
     float x[B * D];
     const int64_t *since = rf_coder_view(f.coder, RF_CODER_TOKENS_SINCE_FIRED).data;
     for (int i = 0; i < B * D; i++) {
-        x[i] = 1.0f + (float)i * 0.1f;
+        x[i] = i % D < 3 ? 1.0f + (float)i * 0.1f : 0.0f;
     }
     rf_step_metrics m = look(&f, x, B, D, NULL);
-    assert_close(m.l0, 4.0);
-    assert_int_equal(m.n_fired, 4);
+    assert_close(m.l0, 3.0);
+    assert_int_equal(m.n_fired, 3);
     for (int i = 0; i < F; i++) {
-        assert_int_equal(since[i], i < 4 ? 0 : B);
+        assert_int_equal(since[i], i < 3 ? 0 : B);
     }
     fixture_destroy(&f);
 }
@@ -269,24 +270,123 @@ static void mse_is_over_the_coders_variance(void **state)
     }
 }
 
+/* Error over spread, each summed over the batch: not the mean of each token's own ratio, which
+ * tokens near the mean decide. */
+static void explained_variance_is_a_ratio_of_sums(void **state)
+{
+    (void)state;
+    FOR_BOTH_PATHS(is_dense)
+    {
+        rf_coder_settings s = settings_of("relu");
+        fixture f = make_autoencoder(&s);
+        float x[3 * D] = {6.0f, 0.0f, 0.0f, 0.0f, 0.0f, 3.0f}; /* mean 2, 1, 0, 0 */
+        set_all(&f, RF_CODER_B_ENC, -100.0f);
+        take_path(&f, is_dense);
+        rf_step_metrics m = look(&f, x, 3, D, NULL);
+        assert_close(m.explained_variance, 1.0 - (36.0 + 9.0 + 0.0) / (17.0 + 8.0 + 5.0));
+        fixture_destroy(&f);
+    }
+}
+
+/* Both of its terms are over V: in other units of x they weigh as much against each other. */
+static void gated_aux_is_over_the_coders_variance_too(void **state)
+{
+    (void)state;
+    FOR_BOTH_PATHS(is_dense)
+    {
+        rf_coder_settings s = settings_of("gated");
+        fixture f = make_autoencoder(&s);
+        float x[2 * D] = {3.0f, 0.0f, 0.0f, 0.0f, 1.0f, 1.0f, 0.0f, 0.0f};
+        set_all(&f, RF_CODER_B_ENC, -100.0f); /* all gates closed */
+        set_scalar(&f, RF_SCALAR_VARIANCE, 2.5f);
+        take_path(&f, is_dense);
+        rf_step_metrics m = look(&f, x, 2, D, NULL);
+        assert_close(m.mse, (9.0 + 2.0) / 2.0 / 2.5);
+        assert_close(m.extra, m.mse);
+        fixture_destroy(&f);
+    }
+}
+
+/* Residuals are those of normalised tokens, as pre-activations are: one token that is longer than
+ * another does not have more of the ghost term. */
+static void ghost_weighs_tokens_alike_whatever_their_length(void **state)
+{
+    (void)state;
+    FOR_BOTH_PATHS(is_dense)
+    {
+        float g[2][F * D];
+        for (int i = 0; i < 2; i++) {
+            rf_coder_settings s = settings_of("relu");
+            s.ghost = RF_GHOST_ORIGINAL;
+            s.normalise = RF_NORM_LAYER;
+            fixture f = make_autoencoder(&s);
+            float x[B * D], *normals = fixture_normals(9, B * D, 1.0f);
+            for (int j = 0; j < B * D; j++) {
+                x[j] = normals[j] * (i == 0 ? 1.0f : 1.0f + 10.0f * (float)(j / D));
+            }
+            set_dead(&f, 4, 4);
+            for (int j = 4; j < F; j++) {
+                floats(&f, RF_CODER_B_ENC)[j] = -100.0f;
+            }
+            take_path(&f, is_dense);
+            rf_step_metrics m = look(&f, x, B, D, NULL);
+            assert_true(m.n_dead == 4 && m.aux > 0.0);
+            memcpy(g[i], fixture_gradient(&f, RF_CODER_W_ENC), sizeof g[i]);
+            rf_free(normals);
+            fixture_destroy(&f);
+        }
+        for (int j = 4 * D; j < F * D; j++) { /* the 1e-5 beside a deviation of about 1 */
+            assert_true(fabs((double)g[1][j] - (double)g[0][j]) <=
+                        1e-4 * length_of_row(g[0], j / D, D));
+        }
+        assert_true(length_of_row(g[0], 4, D) > 1e-3);
+    }
+}
+
 /* A transcoder's input is normalised by token; its target keeps its units and does not come back in
  * those of the input. */
 static void a_transcoders_target_keeps_its_units(void **state)
 {
     (void)state;
     const rf_coder_shape shape = {.n_in = 1, .in = {D}, .n_out = 1, .out = {D}};
-    double mse[2];
-    for (int i = 0; i < 2; i++) {
+    double mse[3];
+    for (int i = 0; i < 3; i++) {
         rf_coder_settings s = settings_of("relu");
         s.normalise = RF_NORM_LAYER;
         fixture f = make(&s, &shape);
         const float unit = i == 0 ? 1.0f : 30.0f;
+        set_all(&f, RF_CODER_B_ENC, i == 2 ? -100.0f : 0.0f); /* no codes: all of it is missing */
         float x[2 * D] = {1.0f * unit, 2.0f * unit, -1.0f * unit, 0.5f * unit,
                           0.1f,        0.2f,        0.3f,         0.4f};
         mse[i] = look(&f, x, 1, 2 * D, NULL).mse;
         fixture_destroy(&f);
     }
     assert_true(fabs(mse[1] - mse[0]) <= 1e-4 * mse[0]); /* the 1e-5 beside a deviation of 1 */
+    assert_close(mse[2], 0.01 + 0.04 + 0.09 + 0.16);
+}
+
+/* The skip maps normalised tokens, as the encoder does: of this one they are (-15, -5, 5, 15) over
+ * its deviation, sqrt(500 / 3). */
+static void a_skip_sees_what_the_encoder_sees(void **state)
+{
+    (void)state;
+    const rf_coder_shape shape = {.n_in = 1, .in = {D}, .n_out = 1, .out = {D}};
+    FOR_BOTH_PATHS(is_dense)
+    {
+        rf_coder_settings s = settings_of("relu");
+        s.normalise = RF_NORM_LAYER;
+        s.skip = true;
+        fixture f = make(&s, &shape);
+        float x[2 * D] = {110.0f, 120.0f, 130.0f, 140.0f}; /* and a target of 0 */
+        set_all(&f, RF_CODER_B_ENC, -100.0f);
+        for (int j = 0; j < D; j++) {
+            floats(&f, RF_CODER_W_SKIP)[j * D + j] = 1.0f;
+        }
+        take_path(&f, is_dense);
+        rf_step_metrics m = look(&f, x, 1, 2 * D, NULL);
+        assert_true(fabs(m.mse - 3.0) <= 1e-5); /* the 1e-5 beside the deviation, and fp32 */
+        fixture_destroy(&f);
+    }
 }
 
 /* Raw rows have a mean of 100; what the encoder sees has one near 0, and b_dec is of that. */
@@ -351,7 +451,11 @@ int main(void)
         cmocka_unit_test(batch_topk_threshold_starts_at_what_was_measured),
         cmocka_unit_test(matryoshka_weights_sum_to_one),
         cmocka_unit_test(mse_is_over_the_coders_variance),
+        cmocka_unit_test(explained_variance_is_a_ratio_of_sums),
+        cmocka_unit_test(gated_aux_is_over_the_coders_variance_too),
+        cmocka_unit_test(ghost_weighs_tokens_alike_whatever_their_length),
         cmocka_unit_test(a_transcoders_target_keeps_its_units),
+        cmocka_unit_test(a_skip_sees_what_the_encoder_sees),
         cmocka_unit_test(b_dec_is_computed_on_what_the_coder_sees),
         cmocka_unit_test(decoder_rows_are_unit_when_a_step_is_over),
     };

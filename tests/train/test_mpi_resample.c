@@ -64,20 +64,22 @@ static void seen_row(const float *x, const float *b_dec, int64_t row, float *out
     }
 }
 
-/* The valid rows, by the size of their keyed number. */
-static int64_t uniform_order(const rf_coder_settings *settings, uint64_t step, const uint8_t *valid,
-                             int64_t out[ROWS])
+/* The rows with a weight above 0 in the order in which they are drawn: by log(u) / weight, of their
+ * keyed numbers u in (0, 1). */
+static void drawn_order(const rf_coder_settings *settings, uint64_t step, const double *weight,
+                        int64_t out[ROWS])
 {
     double key[ROWS];
     int64_t n = 0;
     for (int64_t b = 0; b < ROWS; b++) {
         uint32_t u[4];
         rf_random_u32x4((uint64_t)settings->seed, RF_RANDOM_RESAMPLE, step, (uint64_t)b, u);
-        double mine = (double)u[0] * 0x1p32 + (double)u[1];
-        int64_t at = n;
-        if (valid[b] == 0) {
+        if (weight[b] <= 0.0) {
             continue;
         }
+        const uint64_t bits = ((uint64_t)u[0] << 32 | u[1]) >> 12;
+        const double mine = log(((double)bits + 0.5) * 0x1p-52) / weight[b];
+        int64_t at = n;
         for (; at > 0 && key[at - 1] < mine; at--) {
             key[at] = key[at - 1];
             out[at] = out[at - 1];
@@ -86,7 +88,6 @@ static int64_t uniform_order(const rf_coder_settings *settings, uint64_t step, c
         out[at] = b;
         n++;
     }
-    return n;
 }
 
 static double mean_alive_norm(const fixture *f)
@@ -127,24 +128,41 @@ static void check_start(const fixture *f, int64_t i, const float *token)
     }
 }
 
+/* Moments of the dead, as of latents that fired once: they must not move the new rows. */
+static void remember_dead(const fixture *f)
+{
+    const int of_latents[] = {RF_CODER_W_ENC, RF_CODER_B_ENC, RF_CODER_W_DEC};
+    for (int p = 0; p < 6; p++) {
+        const rf_view v = rf_optimiser_part_view(f->opt, p < 3 ? RF_OPTIMISER_M : RF_OPTIMISER_V,
+                                                 of_latents[p % 3]);
+        const int64_t n = v.n_dims == 2 ? v.shape[1] : 1;
+        for (int64_t i = ALIVE * n; i < LATENTS * n; i++) {
+            ((float *)v.data)[i] = 0.5f;
+        }
+    }
+}
+
 static void dead_latents_start_from_the_tokens_that_were_drawn(void **state)
 {
     (void)state;
     rf_coder_settings settings = resampling_settings(RF_RESAMPLE_DATA);
     float *x = fixture_planted(1, ROWS, WIDTH), b_dec[WIDTH], token[WIDTH];
+    double weight[ROWS];
     uint8_t valid[ROWS];
     int64_t order[ROWS];
     rf_coder_state after;
     for (int b = 0; b < ROWS; b++) {
         valid[b] = b % 7 != 3;
+        weight[b] = valid[b];
     }
     fixture f = half_dead(settings, x, RF_OPTIMISER_ADAM);
-    step_with(&f, x, ROWS, valid, false); /* moments that are not 0 */
+    step_with(&f, x, ROWS, valid, false); /* moments of the alive that are not 0 */
+    remember_dead(&f);
     memcpy(b_dec, fixture_floats(&f, RF_CODER_B_DEC), sizeof b_dec);
     rf_step_metrics m = step_with(&f, x, ROWS, valid, true);
     assert_int_equal(m.n_dead, LATENTS - ALIVE);
     assert_int_equal(m.n_resampled, LATENTS - ALIVE);
-    uniform_order(&settings, 1, valid, order);
+    drawn_order(&settings, 1, weight, order);
     for (int i = ALIVE; i < LATENTS; i++) {
         seen_row(x, b_dec, order[i - ALIVE], token);
         check_start(&f, i, token);
@@ -177,6 +195,36 @@ static void tokens_of_large_loss_are_drawn_first(void **state)
     for (int i = ALIVE + 1; i < LATENTS; i++) {
         const float *w = fixture_floats(&f, RF_CODER_W_DEC) + i * WIDTH;
         assert_true(cosine(w, token, WIDTH) < 0.999);
+    }
+    fixture_destroy(&f);
+    rf_free(x);
+}
+
+/* Of ordinary tokens, whose losses are within a few times of each other: not by the loss, nor by
+ * its root, which draw others. */
+static void tokens_are_drawn_by_the_square_of_their_loss(void **state)
+{
+    (void)state;
+    rf_coder_settings settings = resampling_settings(RF_RESAMPLE_LOSS);
+    float *x = fixture_planted(8, ROWS, WIDTH), b_dec[WIDTH], token[WIDTH], y_hat[ROWS * WIDTH];
+    const rf_view in = rf_view_2d(x, ROWS, WIDTH), out = rf_view_2d(y_hat, ROWS, WIDTH);
+    double weight[ROWS];
+    int64_t order[ROWS];
+    fixture f = half_dead(settings, x, RF_OPTIMISER_ADAM);
+    OK(rf_coder_reconstruct(f.coder, f.s, &in, NULL, NULL, &out, NULL));
+    for (int b = 0; b < ROWS; b++) {
+        double loss = 0.0;
+        for (int j = b * WIDTH; j < (b + 1) * WIDTH; j++) {
+            loss += ((double)x[j] - (double)y_hat[j]) * ((double)x[j] - (double)y_hat[j]);
+        }
+        weight[b] = loss * loss;
+    }
+    memcpy(b_dec, fixture_floats(&f, RF_CODER_B_DEC), sizeof b_dec);
+    assert_int_equal(step_with(&f, x, ROWS, NULL, true).n_resampled, LATENTS - ALIVE);
+    drawn_order(&settings, 0, weight, order);
+    for (int i = ALIVE; i < LATENTS; i++) {
+        seen_row(x, b_dec, order[i - ALIVE], token);
+        check_start(&f, i, token);
     }
     fixture_destroy(&f);
     rf_free(x);
@@ -281,13 +329,15 @@ static void decoder_rows_start_at_the_target(void **state)
     const rf_optimiser_opts adam = {.kind = RF_OPTIMISER_ADAM};
     rf_coder_settings settings = resampling_settings(RF_RESAMPLE_DATA);
     float *x = fixture_planted(7, ROWS, WIDE), b_dec[WIDTH];
-    uint8_t valid[ROWS];
+    double weight[ROWS];
     int64_t order[ROWS];
     settings.dead_after_tokens = 1;
     settings.aux_alpha = 0.0;
     settings.resample_every = 10;
     settings.w_enc = RF_W_ENC_INDEPENDENT;
-    memset(valid, 1, sizeof valid);
+    for (int b = 0; b < ROWS; b++) {
+        weight[b] = 1.0;
+    }
     fixture f = fixture_make_of(world, &settings, &shape, &adam, ROWS, 1);
     rf_view sample = rf_view_2d(x, ROWS, WIDE);
     rf_step_rates rates = rf_step_rates_default();
@@ -300,7 +350,7 @@ static void decoder_rows_start_at_the_target(void **state)
     rates.resample = true;
     OK(rf_step_run(f.step, f.coder, f.opt, &batch, &rates, &m));
     assert_int_equal(m.n_resampled, 1);
-    uniform_order(&settings, 0, valid, order);
+    drawn_order(&settings, 0, weight, order);
     const float *token = x + order[0] * WIDE, *w = fixture_floats(&f, RF_CODER_W_DEC) + 5 * WIDTH;
     float target[WIDTH];
     for (int j = 0; j < WIDTH; j++) {
@@ -332,6 +382,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dead_latents_start_from_the_tokens_that_were_drawn),
         cmocka_unit_test(tokens_of_large_loss_are_drawn_first),
+        cmocka_unit_test(tokens_are_drawn_by_the_square_of_their_loss),
         cmocka_unit_test(latents_for_which_there_is_no_token_wait),
         cmocka_unit_test(schedule_free_starts_all_its_copies_anew),
         cmocka_unit_test(an_archetypal_latent_starts_at_one_point),

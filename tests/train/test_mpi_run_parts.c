@@ -1,110 +1,8 @@
 /* The parts of a run over several models and sites, on any number of ranks: what is opened, start
  * values, a run to its end, and what is refused with its reason. */
-#include "../../src/train/run_impl.h"
+#include "run_case.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-#define MODELS RF_GOLDEN_DIR "/vit/"
-#define PICTURES RF_GOLDEN_DIR "/pictures/accept"
-
-static rf_comm *world;
-static char folder[RF_PATH_LEN]; /* the same on every rank; rank 0 makes and removes it */
-
-/* ---- models with a preprocessing, in a folder of the test --------------------------------------
- */
-
-static rf_status link_file(const char *from, const char *dir, const char *name)
-{
-    rf_status status = RF_OK;
-    char source[RF_PATH_LEN], path[RF_PATH_LEN];
-    RF_TRY(rf_format(source, sizeof source, MODELS "%s/%s", from, name));
-    RF_TRY(rf_path_join(path, dir, name));
-    if (symlink(source, path) != 0) {
-        RF_FAIL(RF_ERR_IO, "%s", path);
-    }
-fail:
-    return status;
-}
-
-/* `name`: the golden model `from`, on pictures of `side` pixels. */
-static rf_status make_model(const char *name, const char *from, int side)
-{
-    rf_status status = RF_OK;
-    char dir[RF_PATH_LEN], path[RF_PATH_LEN], text[512];
-    RF_TRY(rf_path_join(dir, folder, name));
-    RF_TRY(rf_file_make_dirs(dir));
-    RF_TRY(link_file(from, dir, "config.json"));
-    RF_TRY(link_file(from, dir, "model.safetensors"));
-    RF_TRY(rf_format(text, sizeof text,
-                     "{\"image_processor_type\": \"ViTImageProcessor\", \"do_resize\": true, "
-                     "\"size\": {\"height\": %d, \"width\": %d}, \"resample\": 2, "
-                     "\"do_rescale\": true, \"rescale_factor\": 0.00392156862745098, "
-                     "\"do_normalize\": false}",
-                     side, side));
-    RF_TRY(rf_path_join(path, dir, "preprocessor_config.json"));
-    RF_TRY(rf_file_write_atomic(path, text, (int64_t)strlen(text)));
-fail:
-    return status;
-}
-
-/* clip: 3 x 3 patches of width 24; vit: as many of 36, from other pictures; twin: on those of clip;
- * registers: 4 x 4. All have a CLS token. */
-static rf_status make_folder(void)
-{
-    rf_status status = RF_OK;
-    const char *temp = getenv("TMPDIR");
-    if (rf_comm_rank(world) == 0) {
-        RF_TRY(rf_format(folder, sizeof folder, "%s/rf_run_parts_XXXXXX",
-                         temp != NULL ? temp : "/tmp"));
-        if (mkdtemp(folder) == NULL) {
-            RF_FAIL(RF_ERR_IO, "%s", folder);
-        }
-        RF_TRY(make_model("clip", "clip_tower", 24));
-        RF_TRY(make_model("vit", "vit", 26));
-        RF_TRY(make_model("twin", "clip_projection", 24));
-        RF_TRY(make_model("registers", "dinov2_registers", 28));
-    }
-fail:
-    status = rf_comm_agree(world, status);
-    if (status == RF_OK) {
-        status = rf_comm_bcast(world, folder, sizeof folder, 0);
-    }
-    return status;
-}
-
-static void remove_below(const char *dir)
-{
-    char **names = NULL, path[RF_PATH_LEN];
-    int64_t n = 0;
-    if (rf_file_list(dir, &names, &n) != RF_OK) {
-        return;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        if (rf_path_join(path, dir, names[i]) == RF_OK && unlink(path) != 0) {
-            remove_below(path);
-        }
-    }
-    rf_file_list_free(names, n);
-    rmdir(dir);
-}
-
-static void assert_on_all(bool ok)
-{
-    int64_t n_wrong = ok ? 0 : 1;
-    if (!ok) {
-        print_message("rank %d: %s\n", rf_comm_rank(world), rf_error_text());
-    }
-    assert_int_equal(rf_comm_sum_i64(world, &n_wrong, 1), RF_OK);
-    assert_int_equal(n_wrong, 0);
-}
 
 /* ---- settings ---------------------------------------------------------------------------------
  */
@@ -126,31 +24,27 @@ static const char *const coders =
     "  - {name: classes, input: [\"clip:blocks.1.hook_resid_post\","
     " \"registers:blocks.1.hook_resid_post\"], tokens: cls, k: 3, batch_tokens: 11}\n";
 
-/* `text` with %F replaced by the folder of the test. */
 static rf_run_settings *parse(const char *models, const char *text)
 {
     rf_str yaml = {0};
-    rf_run_settings *s = NULL;
-    const char *const parts[] = {"model: ", models,
-                                 "\ndata: {path: " PICTURES "}\n"
-                                 "activations: {group_pictures: 4, pool_groups: 3}\n"
-                                 "train: {epochs: 3, batch_tokens: 60, lr: 1e-3, threads: 1, "
-                                 "sample_tokens: 64}\n"
-                                 "output: {dir: %F/run}\n",
-                                 text};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        const char *p = parts[i];
-        for (const char *hit = strstr(p, "%F"); hit != NULL; hit = strstr(p, "%F")) {
-            assert_int_equal(rf_str_append(&yaml, "%.*s%s", (int)(hit - p), p, folder), RF_OK);
-            p = hit + 2;
-        }
-        assert_int_equal(rf_str_append(&yaml, "%s", p), RF_OK);
-    }
-    if (rf_run_settings_parse(yaml.data, "run.yaml", NULL, 0, &s) != RF_OK) {
-        fail_msg("%s", rf_error_text());
-    }
+    append_yaml(&yaml, "model: ");
+    append_yaml(&yaml, models);
+    append_yaml(&yaml, "\ndata: {path: " PICTURES "}\n"
+                       "activations: {group_pictures: 4, pool_groups: 3}\n"
+                       "train: {epochs: 3, batch_tokens: 60, lr: 1e-3, threads: 1, "
+                       "sample_tokens: 64}\n"
+                       "output: {dir: %F/run}\n");
+    append_yaml(&yaml, text);
+    rf_run_settings *s = parse_yaml(yaml.data);
     rf_str_fini(&yaml);
     return s;
+}
+
+/* All coders in one pass. */
+static rf_status open_all(rf_training *t)
+{
+    rf_status status = rf_training_open(t);
+    return status == RF_OK ? rf_training_open_pass(t, 0, t->settings->n_coders) : status;
 }
 
 /* ---- what is opened ---------------------------------------------------------------------------
@@ -162,7 +56,7 @@ static void coders_have_the_widths_of_their_sites(void **state)
     rf_run_settings *s = parse(FOUR, coders);
     rf_training t = {.comm = world, .settings = s, .saved_tick = -1};
     int64_t live = rf_alloc_live();
-    rf_status status = rf_training_open(&t);
+    rf_status status = open_all(&t);
     assert_on_all(status == RF_OK);
     static const int64_t in[4] = {24, 60, 24, 48}, out[4] = {24, 60, 60, 48};
     static const int n_in[4] = {1, 2, 1, 2}, n_out[4] = {0, 0, 2, 0};
@@ -197,7 +91,7 @@ static void one_models_hash_is_its_own(void **state)
     (void)state;
     rf_run_settings *s = parse("{path: %F/clip}", "coder: {input: blocks.0.hook_resid_post}\n");
     rf_training t = {.comm = world, .settings = s, .saved_tick = -1};
-    rf_status status = rf_training_open(&t);
+    rf_status status = open_all(&t);
     assert_on_all(status == RF_OK && t.n_vits == 1 && t.model_hash == rf_vit_hash(t.vits[0]));
     rf_training_close(&t);
     rf_run_settings_free(s);
@@ -228,7 +122,7 @@ static void start_values_are_the_same_on_every_rank(void **state)
     rf_run_settings *s = parse(FOUR, coders);
     rf_training t = {.comm = world, .settings = s, .saved_tick = -1};
     uint64_t mine = 0, theirs = 0;
-    rf_status status = rf_training_open(&t);
+    rf_status status = open_all(&t);
     assert_on_all(status == RF_OK);
     status = rf_training_init_coders(&t);
     assert_on_all(status == RF_OK);
@@ -274,7 +168,7 @@ static void assert_refused(const char *models, const char *text, const char *con
     rf_run_settings *s = parse(models, text);
     rf_training t = {.comm = world, .settings = s, .saved_tick = -1};
     int64_t live = rf_alloc_live();
-    rf_status status = rf_training_open(&t);
+    rf_status status = open_all(&t);
     bool ok = status == RF_ERR_SETTING || status == RF_ERR_NOT_FOUND;
     for (int i = 0; words[i] != NULL; i++) {
         ok = ok && strstr(rf_error_text(), words[i]) != NULL;

@@ -101,12 +101,17 @@ static void destroy(bench *b)
 /* Steps first .. end - 1 as a run would do them. */
 static void train(bench *b, int64_t first, int64_t end)
 {
+    uint8_t classes[ROWS];
+    for (int i = 0; i < ROWS; i++) {
+        classes[i] = (uint8_t)(i % 9 == 0 ? RF_TOKENS_CLS : RF_TOKENS_PATCH);
+    }
     for (int64_t t = first; t < end; t++) {
         const rf_token_batch batch = {.x =
                                           rf_view_2d(b->rows + t * ROWS * b->width, ROWS, b->width),
                                       .n_rows = ROWS,
                                       .n_valid = ROWS,
-                                      .batch_idx = t};
+                                      .batch_idx = t,
+                                      .classes = classes};
         rf_step_rates rates = rf_step_rates_default();
         rf_step_metrics m;
         rates.lr = 1e-2;
@@ -206,10 +211,10 @@ static void test_every_architecture_and_optimiser_goes_on_bit_for_bit(void **sta
         for (int kind = RF_OPTIMISER_ADAM; kind <= RF_OPTIMISER_MUON; kind++) {
             char text[320];
             const int s = (a + kind) % 3;
-            OK(rf_format(text, sizeof text,
-                         "{architecture: %s, latents: %d, k: 2, n_prefixes: 3%s, %s}",
-                         rf_architecture_at(a)->name, LATENTS,
-                         has_k ? ", k_start: 2, k_steps: 6" : "", more[s]));
+            OK(rf_format(
+                text, sizeof text, "{architecture: %s, latents: %d, k: %s, n_prefixes: 3%s, %s}",
+                rf_architecture_at(a)->name, LATENTS, kind % 2 == 1 ? "{cls: 5, patch: 2}" : "2",
+                has_k ? ", k_start: 2, k_steps: 6" : "", more[s]));
             check(text, &shapes[s], kind, 1);
             check(text, &shapes[s], kind, 3);
         }

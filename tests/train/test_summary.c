@@ -153,6 +153,21 @@ static void test_thresholds_are_filed_as_they_are_used(void **state)
     OK(rf_coder_set_state(b->coder, b->s, &scalars));
     file_coder(b);
     assert_true(at(b, "threshold", 0) == 0);
+    make(b,
+         "{name: c, input: a, architecture: batch_topk, latents: 8, k: {cls: 3, register: 2, "
+         "patch: 1}}",
+         &shape);
+    scalars.scalars[RF_SCALAR_THRESHOLD_MASS] = 0.1f;
+    scalars.class_thresholds[0][0] = 0.25f;
+    scalars.class_thresholds[0][1] = 0.5f;
+    scalars.class_thresholds[2][0] = 0.75f;
+    scalars.class_thresholds[2][1] = 0.25f;
+    OK(rf_coder_set_state(b->coder, b->s, &scalars));
+    file_coder(b);
+    assert_int_equal(rf_tensor_file_find(b->file, "threshold")->n_elems, 3);
+    assert_true(at(b, "threshold", 0) == 0.5f);
+    assert_true(at(b, "threshold", 1) == 0.3f / 0.1f); /* no register yet: that of all */
+    assert_true(at(b, "threshold", 2) == 3.0f);
     make(b, "{name: c, input: a, architecture: topk, latents: 8, k: 2}", &shape);
     file_coder(b);
     assert_null(rf_tensor_file_find(b->file, "threshold"));

@@ -1,0 +1,79 @@
+/* What the files of `plan` share: plan.c what there is and the tables, plan_layout.c passes and
+ * dealing. */
+#ifndef REFRACT_PLAN_IMPL_H
+#define REFRACT_PLAN_IMPL_H
+
+#include "run_impl.h"
+
+/* A hook point of a model, and the rows of it that some coder of a pass sees. */
+typedef struct rf_planned_site {
+    int model;
+    rf_hook_point point;
+    int64_t first_row, end_row;
+} rf_planned_site;
+
+/* Rows from first_row on that a coder sees of a site. */
+typedef struct rf_planned_read {
+    int64_t site, first_row;
+} rf_planned_read;
+
+typedef struct rf_planned_coder {
+    const rf_coder_spec *spec;
+    const rf_architecture *architecture;
+    rf_coder_shape shape;
+    rf_coder_cost cost; /* on the ranks that the settings give it */
+    rf_planned_read reads[2 * RF_MAX_SITES];
+    int n_reads;
+    int64_t n_rows; /* of a picture, that the coder sees */
+    int64_t n_tokens, n_steps;
+    double epochs;
+} rf_planned_coder;
+
+typedef struct rf_plan {
+    const rf_run_settings *settings;
+    int n_ranks;
+    int64_t n_threads;
+    rf_vit_config models[RF_MAX_MODELS];
+    int64_t n_pictures;
+    double picture_bytes; /* one epoch */
+    rf_planned_coder *coders;
+    rf_planned_site *sites; /* [n_sites], each once */
+    int64_t n_sites;
+    double flop_per_s, bytes_per_s; /* of one rank */
+    double free_bytes;              /* of this machine for each rank; 0: not known */
+} rf_plan;
+
+/* One reading of the pictures for coders first .. end - 1. */
+typedef struct rf_plan_reading {
+    double site_bytes;             /* of one picture's activations, all points that are read */
+    int64_t layers[RF_MAX_MODELS]; /* the deepest that is read; -2: the model is not */
+    double epochs, kept_share;
+    double n_forward; /* pictures through the models, all epochs */
+    double flop;      /* of the models, all ranks */
+} rf_plan_reading;
+
+/* What the fullest rank holds. */
+typedef struct rf_plan_memory {
+    double parameters, moments, gradients, work, pool, kept, model, all;
+} rf_plan_memory;
+
+/* A way to deal coders out and to cut them into passes, and what comes of it. */
+typedef struct rf_plan_layout {
+    int64_t ranks_per_coder, coders_at_once; /* as the settings say them: 0 is all */
+    int64_t n_passes;
+    rf_plan_memory memory; /* of the fullest pass */
+    double n_forward, model_flop;
+    double model_seconds, step_seconds; /* of all passes, one after the other */
+} rf_plan_layout;
+
+/* The sites of a pass and what goes through the models. Local, as all of these. */
+void rf_plan_read(rf_plan *p, int64_t first, int64_t end, rf_plan_reading *out);
+/* Fill the rest of `layout` from its two settings. `out` (may be NULL) gets a line for each pass
+ * and each group of ranks. */
+rf_status rf_plan_lay_out(rf_plan *p, rf_plan_layout *layout, rf_str *out);
+/* Memory and passes as the settings say, and the way that would be chosen. */
+rf_status rf_plan_append_layouts(rf_plan *p, const rf_plan_layout *set, rf_str *out);
+/* Bytes of the models: weights and one group of pictures. */
+double rf_plan_model_bytes(const rf_plan *p);
+
+#endif

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# refract cache: the bytes of a store do not depend on ranks or on being stopped, and other tools'
+# activations become one.
+# usage: test_cache.sh SOURCE BUILD
+. "$(dirname "$0")/lib.sh"
+
+golden=$source_dir/tests/golden/import
+
+tiny_run run.yaml run
+hooks='activations.hooks=["blocks.{0..1}.hook_resid_post", "hook_pooled"]'
+
+# Of a run, on any number of ranks.
+for n in 1 2 3; do
+    ranks $n "$refract" cache run.yaml activations.store=by-$n.h5 "$hooks" activations.dtype=bf16 >log.txt 2>&1 ||
+        { cat log.txt; fail "cache on $n ranks"; }
+    cmp by-1.h5 by-$n.h5 || fail "other bytes on $n ranks"
+done
+expect_in log.txt "3 hook points of"
+expect_in log.txt "wrote "
+expect_in log.txt "by-3.h5 has "
+
+# Once more: nothing to do, and nothing is touched.
+expect_exit 0 "$refract" cache run.yaml activations.store=by-2.h5 "$hooks" activations.dtype=bf16
+expect_in out.txt "by-2.h5 is finished already"
+cmp by-1.h5 by-2.h5 || fail "a finished store was changed"
+
+# Another model's or another type's store is not gone on with.
+expect_exit 1 "$refract" cache run.yaml activations.store=by-2.h5 "$hooks" activations.dtype=fp16
+expect_in err.txt "another activations.dtype"
+
+# Stopped by signals and killed, continued on other numbers of ranks.
+store=activations.store=stopped.h5
+for signal in TERM KILL USR1; do
+    start_ranks 2 "$refract" cache run.yaml $store "$hooks" activations.dtype=bf16
+    for _ in $(seq 200); do
+        [[ -e stopped.h5 ]] && break
+        sleep 0.02
+    done
+    pkill -"$signal" -P "$job" 2>/dev/null || true
+    wait "$job" || true
+done
+ranks 3 "$refract" cache run.yaml $store "$hooks" activations.dtype=bf16 >log.txt 2>&1 || { cat log.txt; fail "going on"; }
+cmp by-1.h5 stopped.h5 || fail "a store that was stopped has other bytes"
+
+# A full disk: a clear error, and the same command goes on. (MPI itself needs some room.)
+{
+    printf '\x93NUMPY\x01\x00\x76\x00%-118s' "{'descr': '<f4', 'fortran_order': False, 'shape': (4000, 1000), }"
+    head -c 16000000 /dev/zero
+} >zeros.npy
+(
+    ulimit -f 10000
+    expect_exit 1 "$refract" cache zeros.npy out=full.h5
+    expect_in err.txt "full.h5"
+    expect_in err.txt "File too large"
+)
+expect_exit 0 "$refract" cache zeros.npy out=full.h5
+expect_in out.txt "npy: 1 hook points of 4000 pictures"
+
+# Other tools' activations.
+for n in 1 3; do
+    ranks $n "$refract" cache "$golden/saev" out=saev-$n.h5 layers=1,11 group_pictures=2 >log.txt 2>&1 ||
+        { cat log.txt; fail "import on $n ranks"; }
+done
+cmp saev-1.h5 saev-3.h5 || fail "an import has other bytes on three ranks"
+expect_in log.txt "saev: 2 hook points of 7 pictures"
+expect_exit 0 "$refract" cache "$golden/prisma" out=prisma.h5 rows=5 cls=first 'point=blocks.{layer}.hook_mlp_out'
+expect_in out.txt "tensors: 2 hook points of 8 pictures"
+expect_exit 0 "$refract" cache "$golden/images.npy" out=npy.h5 cls=first "labels=$golden/labels.npy"
+expect_in out.txt "npy: 1 hook points of 5 pictures"
+
+# What is wrong is said, with its place.
+expect_exit 1 "$refract" cache "$golden/images.npy" cls=first
+expect_in err.txt "out= says which store to write"
+expect_exit 1 "$refract" cache "$golden/images.npy" out=x.h5 clss=first
+expect_in err.txt "clss"
+expect_exit 1 "$refract" cache "$golden/fortran.npy" out=x.h5
+expect_in err.txt "fortran.npy"
+expect_exit 1 "$refract" cache nowhere.npy out=x.h5
+expect_in err.txt "nowhere.npy"
+expect_exit 2 "$refract" cache
+expect_exit 0 "$refract" cache --help
+expect_in out.txt "layers=6,11"
+[[ ! -e x.h5 ]] || fail "a refused import left a store"
