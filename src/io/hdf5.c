@@ -145,6 +145,25 @@ fail:
     return status;
 }
 
+/* Files of the kind that is written here have checksums on all that HDF5 follows (superblock 2 or
+ * later); older ones have none, and HDF5 1.10 may crash on a damaged one. */
+static rf_status check_kind(const char *path, int fd)
+{
+    static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
+    rf_status status = RF_OK;
+    unsigned char head[9] = {0};
+    const ssize_t n = pread(fd, head, sizeof head, 0);
+    if (n == (ssize_t)sizeof head && memcmp(head, signature, sizeof signature) == 0 &&
+        head[8] < 2) {
+        RF_FAIL(RF_ERR_UNSUPPORTED,
+                "'%s' is of HDF5's older kind, without checksums; expected one as this program "
+                "writes it (h5py: libver='v110')",
+                path);
+    }
+fail:
+    return status;
+}
+
 rf_status rf_h5_open(const char *path, rf_h5_file **out)
 {
     rf_status status = RF_OK;
@@ -157,7 +176,9 @@ rf_status rf_h5_open(const char *path, rf_h5_file **out)
         status = rf_file_raise("open", path, errno);
         goto fail;
     }
+    status = check_kind(path, fd);
     close(fd);
+    RF_TRY(status);
     f->id = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (f->id < 0) {
         status = rf_h5_raise(RF_ERR_FORMAT, f, "open the file", NULL);

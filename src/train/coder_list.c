@@ -16,8 +16,9 @@ bool rf_name_has_char(char c)
 static rf_status check_name(const rf_yaml *where, const char *name)
 {
     size_t n = strlen(name);
-    static const char *const taken[] = {"checkpoints", "config.yaml", "eval.json", "metrics.jsonl",
-                                        "summary.csv"};
+    static const char *const taken[] = {"checkpoints",   "config.yaml",   "eval.json",
+                                        "metrics.jsonl", "summary.csv",   "sweep.html",
+                                        "published.csv", "activations.h5"};
     bool is_safe = n > 0 && n <= MAX_NAME && name[0] != '.' && name[0] != '-';
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) {
         is_safe = is_safe && strcmp(name, taken[i]) != 0;

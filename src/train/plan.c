@@ -26,6 +26,33 @@ fail:
     return status;
 }
 
+/* Pictures of the groups that activations.share takes; the last group may be shorter. */
+static int64_t take_share(const rf_plan *p)
+{
+    const int64_t g = p->settings->activations.group_pictures;
+    const int64_t n_groups = rf_ceil_div(p->n_listed, g);
+    const int64_t n = (int64_t)ceil(p->settings->activations.share * (double)n_groups);
+    return rf_min_i64(n * g, p->n_listed);
+}
+
+static rf_status plan_store(rf_plan *p)
+{
+    rf_status status = RF_OK;
+    char path[RF_PATH_LEN];
+
+    RF_TRY(rf_run_store_path(p->settings, path));
+    RF_TRY_DOING(rf_store_open(path, &p->store), "activations.store");
+    const rf_store_head *head = rf_store_get_head(p->store);
+    p->n_listed = head->n_pictures;
+    p->n_pictures = take_share(p);
+    for (int64_t s = 0; s < head->n_sites; s++) {
+        p->picture_bytes += (double)p->n_pictures * (double)head->sites[s].n_rows *
+                            (double)head->sites[s].width * (double)rf_dtype_bytes(head->dtype);
+    }
+fail:
+    return status;
+}
+
 /* Bytes of the training pictures, by the sizes of up to 2000 of them. */
 static rf_status plan_pictures(rf_plan *p)
 {
@@ -34,10 +61,11 @@ static rf_status plan_pictures(rf_plan *p)
     double bytes = 0;
 
     RF_TRY(rf_run_settings_pictures(p->settings, NULL, &list));
-    p->n_pictures = rf_picture_list_n(list, RF_SPLIT_TRAIN);
-    const int64_t n = rf_min_i64(p->n_pictures, MAX_STATS);
+    p->n_listed = rf_picture_list_n(list, RF_SPLIT_TRAIN);
+    p->n_pictures = take_share(p);
+    const int64_t n = rf_min_i64(p->n_listed, MAX_STATS);
     for (int64_t i = 0; i < n; i++) {
-        const int64_t idx = i * p->n_pictures / n;
+        const int64_t idx = i * p->n_listed / n;
         bytes += (double)rf_max_i64(rf_picture_list_bytes(list, RF_SPLIT_TRAIN, idx), 0);
     }
     p->picture_bytes = n > 0 ? bytes / (double)n * (double)p->n_pictures : 0;
@@ -60,6 +88,27 @@ static int64_t find_site(rf_plan *p, int model, const rf_hook_point *point)
     return i;
 }
 
+/* A hook point and its rows of the class, as the model or the store says. */
+static rf_status find_rows(const rf_plan *p, int model, const char *hook, rf_token_class tokens,
+                           rf_hook_point *point, int64_t *first, int64_t *n_rows)
+{
+    rf_status status = RF_OK;
+    if (p->store == NULL) {
+        RF_TRY(rf_vit_hook_find(&p->models[model], hook, point));
+        return rf_token_class_rows(&p->models[model], point, tokens, first, n_rows);
+    }
+    const int64_t s = rf_store_find(p->store, p->settings->models[model].name, hook);
+    if (s < 0) {
+        RF_FAIL(RF_ERR_SETTING, "the store '%s' has no '%s'", rf_store_path(p->store), hook);
+    }
+    const rf_store_site *site = &rf_store_get_head(p->store)->sites[s];
+    *point = (rf_hook_point){.width = site->width};
+    RF_TRY(rf_format(point->name, sizeof point->name, "%s", hook));
+    RF_TRY(rf_store_class_rows(site, tokens, first, n_rows));
+fail:
+    return status;
+}
+
 /* The sites of a list, their widths and the rows that they have. */
 static rf_status plan_sites(rf_plan *p, rf_planned_coder *c, const char *text, int *n,
                             int64_t *widths)
@@ -75,8 +124,7 @@ static rf_status plan_sites(rf_plan *p, rf_planned_coder *c, const char *text, i
         rf_hook_point point;
         int64_t first = 0, n_rows = 0;
         RF_TRY(rf_run_settings_site(p->settings, sites[i], &model, &hook));
-        RF_TRY(rf_vit_hook_find(&p->models[model], hook, &point));
-        RF_TRY(rf_token_class_rows(&p->models[model], &point, tokens, &first, &n_rows));
+        RF_TRY(find_rows(p, model, hook, tokens, &point, &first, &n_rows));
         if (c->n_rows > 0 && n_rows != c->n_rows) {
             RF_FAIL(RF_ERR_SETTING,
                     "sites of one coder need equally many rows a picture: '%s' has %" PRId64
@@ -261,7 +309,7 @@ fail:
 double rf_plan_model_bytes(const rf_plan *p)
 {
     double bytes = 0;
-    for (int i = 0; i < p->settings->n_models; i++) {
+    for (int i = 0; p->store == NULL && i < p->settings->n_models; i++) {
         bytes +=
             (double)rf_vit_weight_bytes(&p->models[i]) +
             (double)rf_vit_workspace_bytes(&p->models[i], p->settings->activations.group_pictures);
@@ -296,6 +344,9 @@ fail:
 static rf_status append_depth(const rf_plan *p, const rf_plan_reading *reading, rf_str *out)
 {
     rf_status status = RF_OK;
+    if (p->store != NULL) {
+        return rf_str_append(out, ", out of '%s'\n", rf_store_path(p->store));
+    }
     for (int i = 0; i < p->settings->n_models; i++) {
         const char *name = p->settings->models[i].name;
         const int64_t layer = reading->layers[i];
@@ -309,6 +360,49 @@ fail:
     return status;
 }
 
+/* Pictures that a pool must have for the batches of a coder to be mixed so well. */
+static int64_t find_pool(const rf_plan *p, const rf_planned_coder *c, double share)
+{
+    const int64_t g = p->settings->activations.group_pictures;
+    int64_t n = 1;
+    while (n * g < p->n_pictures && rf_batch_entropy_share(p->n_pictures, n * g, c->n_rows,
+                                                           c->spec->train.batch_tokens) < share) {
+        n += rf_max_i64(1, n / 16);
+    }
+    return n;
+}
+
+/* How well batches are mixed: of the coder for which that is worst. */
+static rf_status append_mixing(const rf_plan *p, rf_str *out)
+{
+    const rf_activations_settings *a = &p->settings->activations;
+    const rf_planned_coder *worst = NULL;
+    double least = 2;
+    for (int64_t i = 0; i < p->settings->n_coders; i++) {
+        const rf_planned_coder *c = &p->coders[i];
+        const double share =
+            rf_batch_entropy_share(p->n_pictures, a->pool_groups * a->group_pictures, c->n_rows,
+                                   c->spec->train.batch_tokens);
+        if (share < least) {
+            least = share;
+            worst = c;
+        }
+    }
+    if (worst == NULL) {
+        return RF_OK;
+    }
+    rf_status status =
+        rf_str_append(out,
+                      "  mixing: pools of %" PRId64 " pictures give batches %.0f %% of the entropy "
+                      "(of pictures in a batch) that all pictures would",
+                      rf_min_i64(a->pool_groups * a->group_pictures, p->n_pictures), 100 * least);
+    if (status == RF_OK && least < 0.95) {
+        status = rf_str_append(out, "; activations.pool_groups=%" PRId64 " gives 95 %%",
+                               find_pool(p, worst, 0.95));
+    }
+    return status == RF_OK ? rf_str_append(out, "\n") : status;
+}
+
 static rf_status append_data(rf_plan *p, const rf_plan_layout *layout, rf_str *out)
 {
     rf_status status = RF_OK;
@@ -316,17 +410,27 @@ static rf_status append_data(rf_plan *p, const rf_plan_layout *layout, rf_str *o
 
     rf_plan_read(p, 0, p->settings->n_coders, &all);
     RF_TRY(rf_str_append(out,
-                         "data\n  %" PRId64 " pictures to train on, %.4g epochs, %.0f pictures "
-                         "through the model",
-                         p->n_pictures, all.epochs, layout->n_forward));
+                         "data\n  %" PRId64 " pictures to train on, %.4g epochs, %.0f pictures %s",
+                         p->n_pictures, all.epochs, layout->n_forward,
+                         p->store != NULL ? "read" : "through the model"));
     RF_TRY(append_depth(p, &all, out));
-    RF_TRY(append_bytes(
-        out, "read from disk",
-        p->n_pictures > 0 ? p->picture_bytes * layout->n_forward / (double)p->n_pictures : 0,
-        "pictures, all epochs and passes, all ranks"));
+    RF_TRY(append_bytes(out, "read from disk",
+                        p->n_listed > 0
+                            ? p->picture_bytes * layout->n_forward /
+                                  (double)(p->store != NULL ? p->n_pictures : p->n_listed)
+                            : 0,
+                        p->store != NULL ? "the store, all epochs and passes, all ranks"
+                                         : "pictures, all epochs and passes, all ranks"));
     RF_TRY(append_bytes(out, "activations of an epoch",
                         all.site_bytes * (double)p->n_pictures / p->n_ranks,
                         layout->n_passes > 1 ? "of each rank, were it one pass" : "of each rank"));
+    if (p->store == NULL) {
+        const double elem = (double)rf_dtype_bytes(rf_activations_dtype(&p->settings->activations));
+        RF_TRY(append_bytes(out, "an activation store of them",
+                            all.site_bytes / sizeof(float) * elem * (double)p->n_listed,
+                            "refract cache, in activations.dtype"));
+    }
+    RF_TRY(append_mixing(p, out));
     if (all.epochs > 1 && layout->n_passes == 1) {
         RF_TRY(rf_str_append(out,
                              "  epochs after the first: %.0f %% of the pictures come from memory "
@@ -381,8 +485,12 @@ rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *ou
 
     RF_REQUIRE(n_ranks >= 1, "n_ranks = %d, expected >= 1", n_ranks);
     RF_TRY(rf_activations_settings_check(&settings->activations));
-    RF_TRY(plan_models(&p));
-    RF_TRY(plan_pictures(&p));
+    if (settings->activations.source == RF_ACTIVATIONS_STORE) {
+        RF_TRY(plan_store(&p));
+    } else {
+        RF_TRY(plan_models(&p));
+        RF_TRY(plan_pictures(&p));
+    }
     RF_TRY(plan_coders(&p));
     RF_TRY(plan_speed(&p));
     rf_plan_layout layout = {.ranks_per_coder = settings->train.ranks_per_coder,
@@ -396,5 +504,6 @@ rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *ou
 fail:
     rf_free(p.sites);
     rf_free(p.coders);
+    rf_store_close(p.store);
     return status;
 }

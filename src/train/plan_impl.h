@@ -33,9 +33,11 @@ typedef struct rf_plan {
     const rf_run_settings *settings;
     int n_ranks;
     int64_t n_threads;
-    rf_vit_config models[RF_MAX_MODELS];
-    int64_t n_pictures;
-    double picture_bytes; /* one epoch */
+    rf_vit_config models[RF_MAX_MODELS]; /* not read where there is a store: */
+    rf_store *store;                     /* all activations come from it; NULL: live */
+    int64_t n_pictures;                  /* of activations.share */
+    int64_t n_listed;                    /* to train on, in all */
+    double picture_bytes;                /* one epoch; of a store, its values */
     rf_planned_coder *coders;
     rf_planned_site *sites; /* [n_sites], each once */
     int64_t n_sites;

@@ -52,7 +52,7 @@ void rf_plan_read(rf_plan *p, int64_t first, int64_t end, rf_plan_reading *out)
     out->n_forward = (double)p->n_pictures *
                      (fmin(out->epochs, 1) + fmax(out->epochs - 1, 0) * (1 - out->kept_share));
     for (int m = 0; m < p->settings->n_models; m++) {
-        const bool is_read = out->layers[m] > -2;
+        const bool is_read = p->store == NULL && out->layers[m] > -2;
         out->flop += is_read ? rf_vit_flop(&p->models[m], out->layers[m]) * out->n_forward : 0;
     }
 }

@@ -132,7 +132,7 @@ def hostile():
 
 def hostile_h5():
     """What leads out of a file, or only past its own links, beside one dataset that is in it."""
-    with h5py.File(IO / "refuse" / "links.h5", "w") as f:
+    with h5py.File(IO / "refuse" / "links.h5", "w", libver=("v110", "v110")) as f:
         f["inside"] = numpy.arange(4, dtype="<f4")
         f["out"] = h5py.ExternalLink("target.h5", "ids")
         f["soft"] = h5py.SoftLink("/inside")

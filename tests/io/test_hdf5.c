@@ -316,7 +316,11 @@ static void files_that_are_no_hdf5_are_refused(void **state)
         put_file(scratch("cut.h5"), bytes, (size_t)cut);
         assert_refused(rf_h5_open(scratch("cut.h5"), &f), RF_ERR_FORMAT, "/cut.h5'");
     }
+    bytes[8] = 0; /* the superblock's version: HDF5's older kind, without checksums */
+    put_file(scratch("old.h5"), bytes, (size_t)n);
     rf_free(bytes);
+    assert_refused(rf_h5_open(scratch("old.h5"), &f), RF_ERR_UNSUPPORTED,
+                   "/old.h5' is of HDF5's older kind");
 }
 
 /* A file from elsewhere must not make us read a third one. */
