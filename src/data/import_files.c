@@ -199,7 +199,9 @@ static rf_status list_folder(rf_import *imp, const char *folder)
     int64_t n = 0;
 
     RF_TRY(rf_file_list(folder, &names, &n));
-    qsort(names, (size_t)n, sizeof *names, compare_names);
+    if (n > 1) { /* NULL where there is none */
+        qsort(names, (size_t)n, sizeof *names, compare_names);
+    }
     for (int64_t i = 0; i < n; i++) {
         if (names[i][0] != '.' && has_ending(names[i])) {
             RF_TRY(rf_path_join(path, folder, names[i]));
