@@ -356,7 +356,7 @@ rf_status rf_store_create(const rf_comm *comm, const char *path, const rf_store_
 /* Open for reading. Local. Errors: NOT_FOUND; FORMAT (no store, cut short, hostile), UNSUPPORTED
  * (another version). A store that is not finished is opened: rf_store_check_finished. */
 rf_status rf_store_open(const char *path, rf_store **out);
-/* What was written and not flushed is not marked as done. NULL is fine. Local. */
+/* Flushes as well as it can. NULL is fine. Local. */
 void rf_store_close(rf_store *store);
 const rf_store_head *rf_store_get_head(const rf_store *store);
 const char *rf_store_path(const rf_store *store);
@@ -382,8 +382,8 @@ rf_status rf_store_has(rf_store *store, int64_t group, bool *out);
  * which of its pictures are valid. */
 rf_status rf_store_write(rf_store *store, int64_t group, const void *const *blocks,
                          const uint8_t *valid);
-/* Bring what was written to the disk, then mark it as done; rf_store_write does so by itself every
- * 256 MiB. */
+/* Bring what was written to the disk, then mark it as done; rf_store_write does so by itself
+ * every 256 MiB and two seconds. */
 rf_status rf_store_flush(rf_store *store);
 /* A block of a group that the store has, into `out` [rf_store_block_bytes]. FORMAT when it does not
  * match its checksum. */

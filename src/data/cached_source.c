@@ -127,9 +127,6 @@ static void source_destroy(void *self)
         return;
     }
     rf_backend *be = rf_stream_backend(from->stream);
-    if (rf_store_flush(from->store) != RF_OK) { /* those groups are made once more, no harm */
-        rf_log(RF_LOG_WARN, "%s", rf_error_text());
-    }
     from->live.destroy(from->live.self);
     if (from->stored.destroy != NULL) {
         from->stored.destroy(from->stored.self);

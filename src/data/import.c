@@ -195,11 +195,7 @@ static rf_status write_groups(importer *im, int64_t *n_written)
             rf_progress("import", *n_written, im->n_all, "groups");
         }
     }
-    if (status == RF_OK || status == RF_ERR_INTERRUPTED) { /* a signal loses nothing */
-        const rf_status flushed = rf_comm_agree(im->comm, rf_store_flush(im->store));
-        status = flushed != RF_OK ? flushed : status;
-    }
-    return status;
+    return status == RF_OK ? rf_comm_agree(im->comm, rf_store_flush(im->store)) : status;
 }
 
 static rf_status prepare(importer *im, const char *path, const rf_import_settings *settings)

@@ -2,9 +2,11 @@
  * (docs/format-store.md). */
 #include "store_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 
-enum { FLUSH_BYTES = 256 << 20 };
+/* What a killed writer may have to make again. */
+enum { FLUSH_BYTES = 256 << 20, FLUSH_SECONDS = 2 };
 
 /* ---- what is known -----------------------------------------------------------------------------
  */
@@ -106,6 +108,7 @@ static rf_status open_store(const char *path, bool writable, rf_store **out)
     RF_TRY(read_progress(store));
     if (writable) {
         RF_ALLOC(store->pending, store->n_groups);
+        store->last_flush = rf_now();
     }
     *out = store;
     return RF_OK;
@@ -145,9 +148,21 @@ fail:
     return status;
 }
 
+/* Also behind an error, whose text stays. */
+static void flush_rest(rf_store *store)
+{
+    char text[RF_ERROR_TEXT_LEN];
+    if (store->n_pending > 0) {
+        snprintf(text, sizeof text, "%s", rf_error_text());
+        rf_store_flush(store); /* if it fails, those groups are made once more */
+        rf_error_restore(RF_ERR_IO, text);
+    }
+}
+
 void rf_store_close(rf_store *store)
 {
     if (store != NULL) {
+        flush_rest(store);
         rf_raw_file_close(store->file);
         rf_free(store->pending);
         rf_free(store->checksum);
@@ -213,7 +228,7 @@ rf_status rf_store_write(rf_store *store, int64_t group, const void *const *bloc
         store->done[group] = 1;
         store->pending[store->n_pending++] = group;
     }
-    if (store->pending_bytes >= FLUSH_BYTES) {
+    if (store->pending_bytes >= FLUSH_BYTES || rf_now() - store->last_flush >= FLUSH_SECONDS) {
         RF_TRY(rf_store_flush(store));
     }
 fail:
@@ -234,6 +249,7 @@ rf_status rf_store_flush(rf_store *store)
     }
     store->n_pending = 0;
     store->pending_bytes = 0;
+    store->last_flush = rf_now();
 fail:
     return status;
 }
@@ -273,7 +289,9 @@ static rf_status read_checked(const rf_store *store, int64_t group, const char *
     if (rf_checksum(out, (size_t)n_bytes) != checksum) {
         RF_FAIL(RF_ERR_FORMAT,
                 "'%s': %s of group %" PRId64 " (pictures %" PRId64 " to %" PRId64 ", bytes %" PRId64
-                " to %" PRId64 " of the file) do not match their checksum: the file is damaged",
+                " to %" PRId64
+                " of the file) do not match their checksum: the file is damaged; remove it and "
+                "write it again",
                 store->path, what, group, first, first + n - 1, offset, offset + n_bytes - 1);
     }
 fail:

@@ -513,6 +513,16 @@ static bool has_site(const rf_store *store, int64_t s, const rf_store_site *want
                   sizeof *site->positions * 3 * (size_t)site->n_rows) == 0;
 }
 
+static bool has_sites_of(const rf_store *store, const rf_store_head *wanted)
+{
+    for (int64_t s = 0; s < wanted->n_sites; s++) {
+        if (rf_store_find(store, wanted->sites[s].model, wanted->sites[s].point) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The first line in which two texts of settings differ, but for where things lie; "" when none. */
 static const char *find_other_line(const char *is, const char *wanted)
 {
@@ -545,6 +555,10 @@ rf_status rf_store_compare(const rf_store *store, const rf_store_head *wanted)
     }
     if (is->group_pictures != wanted->group_pictures) {
         return raise_other(store, "another activations.group_pictures");
+    }
+    if (is->n_sites > wanted->n_sites && has_sites_of(store, wanted)) {
+        return raise_other(store, "more hook points than are read here (activations.source=store "
+                                  "reads it when it is finished)");
     }
     for (int64_t s = 0; s < rf_max_i64(is->n_sites, wanted->n_sites); s++) {
         if (s >= is->n_sites || s >= wanted->n_sites || !has_site(store, s, &wanted->sites[s])) {

@@ -33,6 +33,7 @@ struct rf_store {
     uint64_t *checksum; /* [n_groups, n_sites + 1] of those */
     int64_t *pending;   /* [n_groups] groups that are written and not marked */
     int64_t n_pending, pending_bytes;
+    double last_flush; /* rf_now */
 };
 
 /* store_head.c. Local. */

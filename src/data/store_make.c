@@ -249,18 +249,45 @@ fail:
 }
 
 /* Collective. */
-static rf_status check_bad(const filler *fill)
+static rf_status check_bad(const filler *fill, int64_t n_seen, int64_t n_bad)
 {
     rf_status status = RF_OK;
-    int64_t counts[2] = {fill->n_seen, fill->n_bad};
+    int64_t counts[2] = {n_seen, n_bad};
 
     RF_TRY(rf_comm_sum_i64(fill->opts->comm, counts, 2));
     if ((double)counts[1] > fill->opts->max_bad_share * (double)counts[0]) {
         RF_FAIL(RF_ERR_FORMAT,
                 "%" PRId64 " of %" PRId64
-                " pictures could not be read, more than data.max_bad_share",
-                counts[1], counts[0]);
+                " pictures could not be read, more than data.max_bad_share; remove '%s' to try "
+                "them again",
+                counts[1], counts[0], rf_store_path(fill->opts->store));
     }
+fail:
+    return status;
+}
+
+/* The whole store, also what was written before. Collective. */
+static rf_status check_all(const filler *fill)
+{
+    rf_status status = RF_OK;
+    rf_store *store = fill->opts->store;
+    const int64_t size = rf_comm_size(fill->opts->comm), rank = rf_comm_rank(fill->opts->comm);
+    int64_t n_seen = 0, n_bad = 0, first = 0;
+
+    for (int64_t g = rank; g < rf_store_n_groups(store) && status == RF_OK; g += size) {
+        bool has = false;
+        const int64_t n = rf_store_group(store, g, &first);
+        status = rf_store_has(store, g, &has);
+        if (status == RF_OK && has) {
+            status = rf_store_read_valid(store, g, fill->valid);
+        }
+        for (int64_t i = 0; status == RF_OK && has && i < n; i++) {
+            n_seen++;
+            n_bad += !fill->valid[i];
+        }
+    }
+    RF_TRY(rf_comm_agree(fill->opts->comm, status));
+    RF_TRY(check_bad(fill, n_seen, n_bad));
 fail:
     return status;
 }
@@ -275,14 +302,15 @@ static rf_status run(filler *fill, int64_t *n_written)
     for (int64_t round = 0; round < fill->n_rounds; round++) {
         RF_TRY(rf_comm_agree(comm, make_group(fill, round)));
         *n_written = rf_min_i64(fill->n_all, (round + 1) * rf_comm_size(comm));
-        if (round + 1 == fill->n_rounds || (round + 1) % ROUNDS_TO_JUDGE == 0) {
-            RF_TRY(check_bad(fill));
+        if ((round + 1) % ROUNDS_TO_JUDGE == 0) {
+            RF_TRY(check_bad(fill, fill->n_seen, fill->n_bad));
         }
         if (rf_comm_rank(comm) == 0) {
             rf_progress("cache", *n_written, fill->n_all, "groups");
         }
     }
     RF_TRY(rf_comm_agree(comm, rf_cached_source_flush(&fill->source)));
+    RF_TRY(check_all(fill));
 fail:
     return status;
 }

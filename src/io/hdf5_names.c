@@ -46,6 +46,12 @@ rf_status rf_h5_write_names(rf_h5_file *f, const char *name, const char *const *
     RF_REQUIRE(id >= 0 && width <= MAX_NAME_BYTES, "dataset '%s': a text of %zu bytes", name,
                width);
     RF_TRY(rf_h5_check_new(f, name));
+    if (n > MAX_ALL_BYTES / ((int64_t)width + 1)) { /* no reader takes more */
+        RF_FAIL(RF_ERR_UNSUPPORTED,
+                "'%s': %" PRId64
+                " texts of up to %zu bytes are more than 2 GiB: shorten the longest",
+                name, n, width);
+    }
     RF_ALLOC(packed, (int64_t)width * n);
     for (int64_t i = 0; i < n; i++) {
         memcpy(packed + (size_t)i * width, texts[i], strlen(texts[i]));

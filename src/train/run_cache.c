@@ -27,7 +27,7 @@ static rf_status add_hook(const rf_training *t, const char *name, hook_list *lis
     rf_reader_site *site = &list->sites[list->n];
 
     if (list->n == RF_STORE_MAX_SITES) {
-        RF_FAIL(RF_ERR_SETTING, "activations.hooks: more than %d", (int)RF_STORE_MAX_SITES);
+        RF_FAIL(RF_ERR_SETTING, "more than %d hook points", (int)RF_STORE_MAX_SITES);
     }
     RF_TRY(rf_run_settings_site(t->settings, name, &site->model, &hook));
     RF_TRY(rf_training_find_point(t, site->model, hook, &site->point));
@@ -57,7 +57,7 @@ static rf_status add_hooks(const rf_training *t, const char *name, hook_list *li
     const int64_t last = has_dots ? strtoll(second, &end, 10) : -1;
     if (!has_dots || end == second || end != close || first < 0 || last < first ||
         last - first >= RF_STORE_MAX_SITES) {
-        RF_FAIL(RF_ERR_SETTING, "activations.hooks: '%s': expected {a..b} with a <= b", name);
+        RF_FAIL(RF_ERR_SETTING, "'%s': expected {a..b} with a <= b", name);
     }
     for (int64_t i = first; i <= last; i++) {
         RF_TRY(rf_format(one, sizeof one, "%.*s%" PRId64 "%s", (int)(open - name), name, i,

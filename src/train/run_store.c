@@ -35,6 +35,18 @@ static rf_status check_store(const rf_training *t)
                 "activations.dtype=%s",
                 names[dtype], rf_store_path(t->store), names[head->dtype], names[head->dtype]);
     }
+    const char *line = strstr(head->settings, "  max_pictures: ");
+    int64_t held = 0;
+    char number[32];
+    if (line != NULL &&
+        rf_format(number, sizeof number, "%.*s", (int)strcspn(line + 16, "\n"), line + 16) ==
+            RF_OK &&
+        rf_parse_i64(number, &held) == RF_OK && held != t->settings->data.max_pictures) {
+        RF_FAIL(RF_ERR_SETTING,
+                "data.max_pictures is %" PRId64 " and the store '%s' was written with %" PRId64
+                ": set it so, and take a part of the store by activations.share",
+                t->settings->data.max_pictures, rf_store_path(t->store), held);
+    }
     if (head->holdout != t->settings->data.holdout) {
         RF_FAIL(
             RF_ERR_SETTING,
@@ -128,9 +140,9 @@ fail:
 /* Threads and places of a run change nothing in a store: these are not said in it. */
 static bool is_of_store(const char *key)
 {
-    static const char *const not_said[] = {"decode_threads", "read_threads", "max_bad_share",
-                                           "source",         "store",        "share",
-                                           "keep_bytes",     "pool_groups",  NULL};
+    static const char *const not_said[] = {
+        "decode_threads", "read_threads", "max_bad_share", "source", "store", "share",
+        "keep_bytes",     "pool_groups",  "hooks",         "tokens", NULL};
     return !rf_setting_keys_have(not_said, key);
 }
 

@@ -362,7 +362,7 @@ static void a_store_of_other_things_is_refused_by_name(void **state)
         {.head = sc->head, .what = "group_pictures"},
         {.head = sc->head, .what = "other pictures"},
         {.head = sc->head, .what = "another model"},
-        {.head = sc->head, .what = "other hook points or rows, see 'pooled'"},
+        {.head = sc->head, .what = "more hook points than are read here"},
     };
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         rf_store_head head = others[i].head;

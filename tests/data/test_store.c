@@ -185,29 +185,43 @@ static void a_store_goes_on_after_any_number_of_groups(void **state)
     }
 }
 
-static void a_group_that_was_not_flushed_is_not_there(void **state)
+/* Whether another handle finds group `g`. */
+static bool others_find(const char *path, int64_t g)
+{
+    rf_store *other = NULL;
+    bool has = true;
+    assert_ok(rf_store_open(path, &other));
+    assert_ok(rf_store_has(other, g, &has));
+    rf_store_close(other);
+    return has;
+}
+
+/* So that a writer that is killed has lost a few seconds, however small its groups are. */
+static void groups_are_marked_as_time_goes_by_and_at_the_end(void **state)
 {
     static store_case c;
     rf_store *store = NULL;
-    bool has = true;
+    bool has = false;
     (void)state;
     case_init(&c, RF_F32, 11, 4, 6);
     assert_ok(rf_store_create(world, scratch("a.h5"), &c.head, &store));
     assert_ok(case_write(store, 1));
     assert_ok(rf_store_has(store, 1, &has));
     assert_true(has); /* to whom wrote it */
+    assert_false(others_find(scratch("a.h5"), 1));
+    usleep(2100000);
+    assert_ok(case_write(store, 0));
+    assert_true(others_find(scratch("a.h5"), 0) && others_find(scratch("a.h5"), 1));
+    assert_ok(case_write(store, 2));
     rf_store_close(store);
-    assert_ok(rf_store_create(world, scratch("a.h5"), &c.head, &store));
-    assert_ok(rf_store_has(store, 1, &has));
-    assert_false(has);
-    rf_store_close(store);
+    assert_true(others_find(scratch("a.h5"), 2));
 }
 
 static void a_store_of_other_things_is_not_gone_on_with(void **state)
 {
     static const char *const said[] = {
-        "other pictures", "other pictures", "other pictures", "another model", "another model",
-        "dtype",          "group_pictures", "hook_pooled",    "blocks.1",      "products: bf16"};
+        "other pictures", "other pictures", "other pictures",   "another model", "another model",
+        "dtype",          "group_pictures", "more hook points", "blocks.1",      "products: bf16"};
     static store_case c;
     rf_store *store = NULL;
     (void)state;
@@ -259,6 +273,9 @@ static void a_store_of_other_things_is_not_gone_on_with(void **state)
     assert_refused(rf_store_create(world, scratch("a.h5"), &c.head, &store), RF_ERR_SETTING,
                    "other settings than 'a: c'");
     assert_null(store);
+    c.head.settings = "model:\n  path: /b, where it lies now\n  products: fp32\n";
+    assert_ok(rf_store_create(world, scratch("a.h5"), &c.head, &store));
+    rf_store_close(store);
     assert_true(hash_of(scratch("a.h5")) == before);
 }
 
@@ -440,7 +457,7 @@ int main(void)
         scratch_test(mistakes_of_the_caller_are_refused),
         scratch_test(heads_that_cannot_be_are_refused_before_anything_is_made),
         scratch_test(a_store_goes_on_after_any_number_of_groups),
-        scratch_test(a_group_that_was_not_flushed_is_not_there),
+        scratch_test(groups_are_marked_as_time_goes_by_and_at_the_end),
         scratch_test(a_store_of_other_things_is_not_gone_on_with),
         scratch_test(the_bytes_do_not_depend_on_the_number_of_writers),
         scratch_test(a_writer_killed_at_20_moments_ends_with_the_bytes_of_an_undisturbed_one),
