@@ -201,7 +201,7 @@ static rf_status store_read(bench *b)
         sites[s] = (rf_site){.n_rows = ROWS, .point = {.width = WIDTH}};
         RF_TRY(rf_format(sites[s].point.name, sizeof sites[s].point.name, "%s", held->point));
     }
-    const rf_activation_stream_opts opts = {.stream = b->stream, .store = store, .read_threads = 1};
+    const rf_activation_stream_opts opts = {.stream = b->stream, .store = store, .read_threads = 2};
     RF_TRY(rf_store_source_create(&opts, sites, SITES, &source));
     RF_TRY(read_groups(b, source, sites));
 fail:

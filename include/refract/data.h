@@ -274,7 +274,7 @@ typedef struct rf_activations_settings {
     char hooks[RF_HOOKS_LEN]; /* joined by ", "; "": those that the coders read */
     int tokens;               /* rf_token_class, of `hooks` */
     double share;             /* of the groups, (0, 1] */
-    int64_t read_threads;     /* of each rank; 0: one */
+    int64_t read_threads;     /* of each rank; 0: two */
     int64_t keep_bytes;       /* of each rank */
     int64_t group_pictures;   /* pictures of a group */
     int64_t pool_groups;      /* groups of a pool */
@@ -493,7 +493,7 @@ typedef struct rf_activation_stream_opts {
     const char *const *model_names; /* what the store calls the models [n_vits, or n_names where
                                        there are none]; NULL: one without a name */
     int n_names;
-    int64_t read_threads; /* of each rank, for the store; 0: one */
+    int64_t read_threads; /* of each rank, for the store; 0: two */
     double share;         /* in (0, 1]: of the groups, the others are left out; 0: all */
 } rf_activation_stream_opts;
 

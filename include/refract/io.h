@@ -93,7 +93,7 @@ rf_status rf_json_append_f64(rf_str *out, double value);
 typedef enum rf_yaml_kind { RF_YAML_SCALAR, RF_YAML_LIST, RF_YAML_MAP } rf_yaml_kind;
 
 /* A node. Lists have `items`; maps have `items` with `keys` beside them. Anchors, aliases, tags and
- * duplicate keys are refused; depth is capped at 32, a file at 1 MiB. */
+ * duplicate keys are refused; depth is capped at 32, a file at 16 MiB. */
 typedef struct rf_yaml {
     rf_yaml_kind kind;
     char *text;  /* of a scalar */

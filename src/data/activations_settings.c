@@ -62,7 +62,7 @@ static const rf_setting rows[] = {
      .min = 0,
      .max = 256,
      .unit = "threads",
-     .help = "Threads of each rank that read the store ahead of the coders; 0 is one."},
+     .help = "Threads of each rank that read the store ahead of the coders; 0 is two."},
     {.key = "keep_bytes",
      .type = RF_SETTING_I64,
      FIELD(keep_bytes),

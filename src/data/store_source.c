@@ -187,11 +187,12 @@ rf_status rf_store_source_create(const rf_activation_stream_opts *opts, const rf
         RF_BUG(from->held[s] >= 0, "'%s' is not in the store", sites[s].point.name);
     }
     RF_TRY(reserve(from));
-    RF_TRY(rf_prefetch_create(&(rf_prefetch_opts){.work = read_block,
-                                                  .self = from,
-                                                  .n_threads = rf_max_i64(1, opts->read_threads),
-                                                  .n_slots = from->n_slots},
-                              &from->prefetch));
+    RF_TRY(rf_prefetch_create(
+        &(rf_prefetch_opts){.work = read_block,
+                            .self = from,
+                            .n_threads = opts->read_threads > 0 ? opts->read_threads : 2,
+                            .n_slots = from->n_slots},
+        &from->prefetch));
     *out = (rf_group_source){
         .self = from,
         .start = source_start,

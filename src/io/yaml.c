@@ -8,8 +8,8 @@
 
 enum {
     MAX_DEPTH = 32,
-    MAX_BYTES = 1 << 20,
-    MAX_KEYS = 1024, /* a map is searched one by one */
+    MAX_BYTES = 16 << 20, /* resolved settings of thousands of coders */
+    MAX_KEYS = 1024,      /* a map is searched one by one */
 };
 
 typedef struct reader {
@@ -330,7 +330,7 @@ rf_status rf_yaml_parse(const char *text, int64_t n_bytes, const char *name, rf_
     *out = NULL;
     RF_REQUIRE(n_bytes >= 0, "n_bytes = %" PRId64 ", expected >= 0", n_bytes);
     if (n_bytes > MAX_BYTES) {
-        RF_FAIL(RF_ERR_FORMAT, "%s: %" PRId64 " bytes of settings, expected at most 1 MiB", name,
+        RF_FAIL(RF_ERR_FORMAT, "%s: %" PRId64 " bytes of settings, expected at most 16 MiB", name,
                 n_bytes);
     }
     if (!yaml_parser_initialize(&r.yaml)) {

@@ -4,8 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_CODERS = 4096 };
-
 static rf_status read_i64(const rf_h5_file *f, const char *name, int64_t *values, int64_t n)
 {
     return rf_h5_read(f, name, RF_H5_I64, 1, &n, values);
@@ -90,9 +88,9 @@ static rf_status read_header(const rf_h5_file *f, const char *path, rf_checkpoin
     RF_TRY(rf_h5_read_text(f, "backend", &out->backend));
     out->picture_hash = (uint64_t)picture_hash;
     out->model_hash = (uint64_t)model_hash;
-    if (out->tick < 0 || out->n_coders < 1 || out->n_coders > MAX_CODERS) {
+    if (out->tick < 0 || out->n_coders < 1 || out->n_coders > RF_MAX_CODERS) {
         RF_FAIL(RF_ERR_FORMAT, "'%s': tick %" PRId64 ", %" PRId64 " coders: expected >= 0, 1 to %d",
-                path, out->tick, out->n_coders, MAX_CODERS);
+                path, out->tick, out->n_coders, RF_MAX_CODERS);
     }
     RF_TRY(read_held(f, path, version, out));
 fail:

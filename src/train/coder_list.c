@@ -144,6 +144,11 @@ static rf_status expand(const rf_yaml *coder, const char *path, const rf_yaml *s
     for (int64_t i = 0; i < each.n; i++) {
         RF_TRY(give_name(each.nodes[i], path));
         RF_TRY(rf_sweep_expand(sweep, each.nodes[i], maps));
+        if (maps->n > RF_MAX_CODERS) {
+            status =
+                rf_yaml_fail(coder, "%s: more than %d coders in all", path, (int)RF_MAX_CODERS);
+            goto fail;
+        }
     }
 fail:
     rf_yaml_list_fini(&each);

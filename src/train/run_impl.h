@@ -5,6 +5,8 @@
 #include "refract/train.h"
 #include "refract/vit.h"
 
+enum { RF_MAX_CODERS = 4096 }; /* of a run */
+
 /* ---- setting_keys: lists of keys ------------------------------------------------------------- */
 
 /* `keys` end in NULL. */

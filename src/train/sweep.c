@@ -10,7 +10,6 @@
 
 enum {
     MAX_VALUES = 4096,
-    MAX_CODERS = 4096,
     MAX_AXES = 32,
 };
 
@@ -403,8 +402,8 @@ static rf_status read_axis(const rf_yaml *item, const char *prefix, const char *
     RF_TRY(rf_format(where, sizeof where, "sweep: %.60s", whole));
     RF_TRY(rf_yaml_read_any_values(item, where, &a->values));
     g->n_points *= a->values.n;
-    if (g->n_points > MAX_CODERS) {
-        status = rf_yaml_fail(item, "sweep: more than %d coders", MAX_CODERS);
+    if (g->n_points > RF_MAX_CODERS) {
+        status = rf_yaml_fail(item, "sweep: more than %d coders", RF_MAX_CODERS);
     }
 fail:
     return status;
