@@ -191,9 +191,3 @@ fail:
     source_destroy(from);
     return status;
 }
-
-rf_status rf_cached_source_flush(const rf_group_source *source)
-{
-    const cached_source *from = source->self;
-    return rf_store_flush(from->store);
-}

@@ -18,8 +18,6 @@ rf_status rf_store_source_create(const rf_activation_stream_opts *opts, const rf
  * failure), and are written to the store, whose sites are `sites`. */
 rf_status rf_cached_source_create(const rf_activation_stream_opts *opts, const rf_site *sites,
                                   int64_t n_sites, rf_group_source live, rf_group_source *out);
-/* Bring what was written to the disk. */
-rf_status rf_cached_source_flush(const rf_group_source *source);
 
 /* The frame that `opts` say, for sites and readers. */
 rf_status rf_stream_frame_of(const rf_activation_stream_opts *opts, rf_stream_frame *out);

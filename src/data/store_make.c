@@ -309,7 +309,7 @@ static rf_status run(filler *fill, int64_t *n_written)
             rf_progress("cache", *n_written, fill->n_all, "groups");
         }
     }
-    RF_TRY(rf_comm_agree(comm, rf_cached_source_flush(&fill->source)));
+    RF_TRY(rf_comm_agree(comm, rf_store_flush(fill->opts->store)));
     RF_TRY(check_all(fill));
 fail:
     return status;

@@ -81,3 +81,19 @@ expect_exit 2 "$refract" cache
 expect_exit 0 "$refract" cache --help
 expect_in out.txt "layers=6,11"
 [[ ! -e x.h5 ]] || fail "a refused import left a store"
+
+# Live, out of a store, and live with the store written: one setting apart, and the same coders.
+for type in fp32 fp16 bf16; do
+    for source in live both store; do
+        "$refract" train run.yaml output.dir=$type-$source activations.dtype=$type activations.source=$source \
+            activations.store=trained-$type.h5 train.epochs=2 >log.txt 2>&1 || { cat log.txt; fail "train, $source $type"; }
+    done
+    for coder in "$type"-live/*/coder.safetensors; do
+        for source in both store; do
+            cmp "$coder" "${coder/live/$source}" || fail "$source gives other coders in $type"
+        done
+    done
+done
+if cmp -s fp32-live/relu/coder.safetensors bf16-live/relu/coder.safetensors; then
+    fail "bf16 changed nothing"
+fi
