@@ -499,7 +499,7 @@ static rf_status open_models(bench *b, const model *m)
     }
     RF_TRY(write_model(m, folder));
     RF_TRY(rf_vit_open(b->be, folder, NULL, &b->vit[FP32]));
-    RF_TRY(rf_vit_open(b->be, folder, &(rf_vit_opts){.products = RF_BF16}, &b->vit[BF16]));
+    RF_TRY(rf_vit_open(b->be, folder, &(rf_vit_opts){.products = RF_PRODUCTS_BF16}, &b->vit[BF16]));
 fail:
     remove_model(folder);
     return status;

@@ -93,7 +93,7 @@ typedef struct rf_coder_settings {
     int64_t aux_k, dead_after_tokens;
     int ghost, resample; /* rf_ghost, rf_resample */
     int64_t resample_every, resample_until;
-    int products; /* 0: fp32, 1: bf16 */
+    int products; /* rf_products */
     bool prisma_compat;
     int64_t seed;
 } rf_coder_settings;

@@ -51,13 +51,24 @@ typedef struct rf_event rf_event;
 
 typedef enum rf_memory { RF_MEMORY_DEVICE, RF_MEMORY_PINNED } rf_memory;
 
-/* The CPU backend. `n_threads` 0: what OpenMP says. Only training `device: cpu` exists in this
- * version. */
+/* Kinds of device, by the names that settings use; AUTO takes a GPU where there is one. */
+typedef enum rf_device { RF_DEVICE_AUTO, RF_DEVICE_CPU, RF_DEVICE_CUDA } rf_device;
+extern const char *const rf_device_names[]; /* ends in NULL */
+
+/* The backend of `device`. Ranks of `comm` on one host take its GPUs in turn. `n_threads` of the
+ * CPU, 0: what OpenMP says. Collective. Errors: UNSUPPORTED (a build without CUDA, no GPU). */
+rf_status rf_backend_create(rf_device device, const rf_comm *comm, int n_threads, rf_backend **out);
+/* The CPU's alone, which needs no other rank. Local. */
 rf_status rf_backend_cpu_create(int n_threads, rf_backend **out);
+/* A GPU's: rank r of those on this host takes GPU r modulo their number. `comm` NULL: this process
+ * is alone. Collective. */
+rf_status rf_backend_cuda_create(const rf_comm *comm, rf_backend **out);
 void rf_backend_destroy(rf_backend *be); /* NULL is fine */
 const char *rf_backend_name(const rf_backend *be);
 /* What could explain other bits on another machine: instruction set, library versions. */
 const char *rf_backend_describe(const rf_backend *be);
+/* Bytes of device memory that are free and in all; 0 where nobody can say. */
+void rf_backend_memory(const rf_backend *be, int64_t *free_bytes, int64_t *all_bytes);
 
 /* Zeroed memory, 64-byte aligned. */
 rf_status rf_memory_alloc(rf_backend *be, rf_memory kind, size_t n_bytes, void **out);
@@ -72,6 +83,9 @@ void rf_event_destroy(rf_event *e);
 rf_status rf_event_record(rf_event *e, rf_stream *s);
 rf_status rf_event_wait(rf_event *e, rf_stream *s); /* work queued on `s` from now on waits */
 
+/* From and to the host, in the stream's order. With host memory that is not PINNED the host's side
+ * is done when these return (`host_src` may be changed, `host_dst` read); with PINNED memory it is
+ * done once the stream has come so far: wait for an event, or synchronise. */
 rf_status rf_copy_in(rf_stream *s, void *dst, const void *host_src, size_t n_bytes);
 rf_status rf_copy_out(rf_stream *s, void *host_dst, const void *src, size_t n_bytes);
 rf_status rf_copy_within(rf_stream *s, void *dst, const void *src, size_t n_bytes);
@@ -90,6 +104,11 @@ typedef enum rf_act {
 } rf_act;
 typedef enum rf_trans { RF_NO_TRANS, RF_TRANS } rf_trans;
 
+/* Precision of the operands of a matrix product; sums are fp32. TF32 (10 bits of fraction) where a
+ * device has it, fp32 elsewhere. */
+typedef enum rf_products { RF_PRODUCTS_F32, RF_PRODUCTS_BF16, RF_PRODUCTS_TF32 } rf_products;
+extern const char *const rf_products_names[]; /* as settings name them; ends in NULL */
+
 /* c [M, N] = act(alpha * op(a) [M, K] . op(b) [K, N] + beta * c + bias [N]). Rows of a, b, c are
  * contiguous (stride[1] == 1); trans means the view holds the transpose. bias may be absent; beta
  * is 0 or 1. Where b is BF16 (not transposed), a is rounded to bf16 (nearest, ties to even),
@@ -97,6 +116,7 @@ typedef enum rf_trans { RF_NO_TRANS, RF_TRANS } rf_trans;
 typedef struct rf_matmul_args {
     rf_view a, b, c, bias;
     rf_trans trans_a, trans_b;
+    rf_products products; /* F32 or TF32; b's type says whether it is BF16 */
     float alpha, beta;
     rf_act act;
 } rf_matmul_args;
@@ -296,7 +316,7 @@ enum { RF_MAX_LISTS = 4 };
  * (|x_b| max|w_i| + max|b_i| not below FLT_MAX / 4): `n_refused` gets their number. */
 typedef struct rf_encode_args {
     rf_view x, w_enc, b_enc;
-    rf_dtype products;        /* RF_F32, or RF_BF16: operands are rounded to it */
+    rf_products products;     /* of the nominating products */
     const uint8_t *row_valid; /* [B] or NULL */
     int n_lists;
     rf_select_list lists[RF_MAX_LISTS];
@@ -640,6 +660,7 @@ typedef struct rf_backend_ops {
     void (*destroy)(rf_backend *be);
     rf_status (*alloc)(rf_backend *be, rf_memory kind, size_t n_bytes, void **out);
     void (*free)(rf_backend *be, rf_memory kind, void *p);
+    void (*memory)(const rf_backend *be, int64_t *free_bytes, int64_t *all_bytes);
     rf_status (*stream_create)(rf_backend *be, rf_stream **out);
     void (*stream_destroy)(rf_stream *s);
     rf_status (*stream_synchronise)(rf_stream *s);

@@ -140,7 +140,6 @@ typedef enum rf_schedule_kind {
     RF_SCHEDULE_COSINE_RESTARTS,
     RF_SCHEDULE_DECAY, /* constant, then linear over the last part */
 } rf_schedule_kind;
-typedef enum rf_device { RF_DEVICE_AUTO, RF_DEVICE_CPU, RF_DEVICE_CUDA } rf_device;
 typedef enum rf_resume { RF_RESUME_NEVER, RF_RESUME_AUTO, RF_RESUME_MUST } rf_resume;
 
 /* What each means, its default and range: the tables below. */
@@ -148,7 +147,7 @@ typedef struct rf_model_settings {
     char path[RF_PATH_LEN];
     int64_t image_size;
     char row[RF_PATH_LEN];
-    int products; /* 0: fp32, 1: bf16 */
+    rf_products products;
     bool fold_ln, center_writing_weights, fold_value_biases, refactor_attention;
 } rf_model_settings;
 

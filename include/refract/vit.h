@@ -116,7 +116,7 @@ typedef struct rf_vit_opts {
     int64_t image_height, image_width; /* 0: the files'; else positions are interpolated where the
                                           family can */
     unsigned processing;               /* rf_vit_process, or-ed */
-    rf_dtype products;                 /* RF_F32, or RF_BF16: linear maps multiply in bf16 */
+    rf_products products;              /* of linear maps, forward */
     const char *row;                   /* YAML file with a row of the table; NULL: built-in rows */
 } rf_vit_opts;
 

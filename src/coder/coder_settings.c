@@ -21,7 +21,6 @@ static const char *const selection_choices[] = {"topk", "batch_topk", NULL};
 static const char *const penalty_choices[] = {"auto", "l1", "lp", "tanh", "l0", "target_l0", NULL};
 static const char *const normalise_choices[] = {"none",    "layer",         "constant",
                                                 "average", "per_dimension", NULL};
-static const char *const product_choices[] = {"fp32", "bf16", NULL};
 
 /* A row: the key is the name of the field. */
 #define ROW(field, type_, fallback_, min_, max_, unit_, help_)                                     \
@@ -192,9 +191,10 @@ static const rf_setting rows[] = {
            "their squared loss. data: all alike."),
     WHOLE(resample_every, "0", 0, 1e12, "steps", "How often; Bricken et al.: 25000."),
     WHOLE(resample_until, "0", 0, 1e12, "steps", "Not after this step; 0: to the end."),
-    CHOICE(products, "fp32", product_choices,
-           "Numbers that the encoder's product multiplies. bf16 is faster where the processor has "
-           "it; topk's codes keep the same bits, as products only nominate."),
+    CHOICE(products, "fp32", rf_products_names,
+           "Numbers that the encoder's product multiplies. bf16 and tf32 are faster where the "
+           "device has them (a CPU takes fp32 for tf32); topk's codes keep the same bits, as "
+           "products only nominate."),
     FLAG(prisma_compat,
          "Where the paper's meaning and Prisma's code differ, take the code's: b_dec "
          "starts from raw tokens whatever `normalise` says, ghost may be prisma."),

@@ -114,7 +114,7 @@ rf_status rf_coder_encode_seen(const rf_coder *coder, rf_stream *s, const rf_cod
     rf_encode_args args = {.x = rows->seen,
                            .w_enc = rf_coder_view(coder, RF_CODER_W_ENC),
                            .b_enc = rf_coder_view(coder, RF_CODER_B_ENC),
-                           .products = coder->settings.products == 1 ? RF_BF16 : RF_F32,
+                           .products = (rf_products)coder->settings.products,
                            .row_valid = rows->row_valid,
                            .n_lists = 1,
                            .n_refused = &e->device->refused};

@@ -338,5 +338,5 @@ fail:
 rf_status rf_cpu_encode(rf_stream *s, const rf_encode_args *args)
 {
     const rf_product_kind of_bf16 = rf_cpu_bf16_is_fast() ? RF_PRODUCT_BF16 : RF_PRODUCT_ROUNDED;
-    return rf_cpu_encode_as(s, args, args->products == RF_BF16 ? of_bf16 : RF_PRODUCT_F32);
+    return rf_cpu_encode_as(s, args, args->products == RF_PRODUCTS_BF16 ? of_bf16 : RF_PRODUCT_F32);
 }

@@ -22,6 +22,11 @@ const char *rf_backend_describe(const rf_backend *be)
     return be->description;
 }
 
+void rf_backend_memory(const rf_backend *be, int64_t *free_bytes, int64_t *all_bytes)
+{
+    be->ops->memory(be, free_bytes, all_bytes);
+}
+
 rf_status rf_memory_alloc(rf_backend *be, rf_memory kind, size_t n_bytes, void **out)
 {
     return be->ops->alloc(be, kind, n_bytes, out);

@@ -85,8 +85,8 @@ rf_status rf_encode(rf_stream *s, const rf_encode_args *args)
                "1 to 2^31 - 1",
                n, d, n_latents);
     RF_TRY(rf_shape_check_1d("encode", "b_enc", &args->b_enc, RF_MUST_BE_GIVEN, n_latents));
-    RF_REQUIRE(args->products == RF_F32 || args->products == RF_BF16,
-               "encode: products of dtype %d, expected fp32 or bf16", (int)args->products);
+    RF_REQUIRE(args->products >= RF_PRODUCTS_F32 && args->products <= RF_PRODUCTS_TF32,
+               "encode: products %d, expected fp32, bf16 or tf32", (int)args->products);
     RF_REQUIRE(args->n_lists >= 1 && args->n_lists <= RF_MAX_LISTS,
                "encode: %d lists, expected 1 to %d", args->n_lists, RF_MAX_LISTS);
     for (int l = 0; l < args->n_lists; l++) {

@@ -76,12 +76,8 @@ static rf_status open_backend(rf_training *t)
     rf_status status = RF_OK;
     int n_threads = 1;
 
-    if (t->settings->train.device == RF_DEVICE_CUDA) {
-        RF_FAIL(RF_ERR_UNSUPPORTED,
-                "train.device: cuda: this version has no CUDA backend; use auto or cpu");
-    }
     RF_TRY(rf_cast_int(t->n_threads, "train.threads", &n_threads));
-    RF_TRY(rf_backend_cpu_create(n_threads, &t->be));
+    RF_TRY(rf_backend_create(t->settings->train.device, t->comm, n_threads, &t->be));
     RF_TRY(rf_stream_create(t->be, &t->stream));
 fail:
     return status;
@@ -135,7 +131,7 @@ rf_vit_opts rf_model_settings_opts(const rf_model_settings *model, const rf_tran
     return (rf_vit_opts){
         .image_height = rf_transform_height(transform),
         .image_width = rf_transform_width(transform),
-        .products = model->products == 0 ? RF_F32 : RF_BF16,
+        .products = model->products,
         .processing = (model->fold_ln ? RF_FOLD_LN : 0U) |
                       (model->center_writing_weights ? RF_CENTRE_WRITING : 0U) |
                       (model->fold_value_biases ? RF_FOLD_VALUE_BIASES : 0U) |

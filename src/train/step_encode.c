@@ -93,7 +93,7 @@ static rf_encode_args common_args(rf_step_job *job)
     return (rf_encode_args){.x = rf_step_seen(job, false),
                             .w_enc = rf_coder_view(job->coder, RF_CODER_W_ENC),
                             .b_enc = rf_coder_view(job->coder, RF_CODER_B_ENC),
-                            .products = job->settings->products == 1 ? RF_BF16 : RF_F32,
+                            .products = (rf_products)job->settings->products,
                             .row_valid = job->step->local.valid,
                             .n_refused = &job->step->scalars->refused};
 }

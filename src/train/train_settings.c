@@ -7,8 +7,6 @@
 #define TRAIN(name) .offset = offsetof(rf_train_settings, name)
 #define OUTPUT(name) .offset = offsetof(rf_output_settings, name)
 
-static const char *const products[] = {"fp32", "bf16", NULL};
-
 #define PROCESS(name, text)                                                                        \
     {                                                                                              \
         .key = #name, .type = RF_SETTING_BOOL, MODEL(name), .fallback = "false", .unit = "",       \
@@ -41,9 +39,10 @@ static const rf_setting model_rows[] = {
      .type = RF_SETTING_CHOICE,
      MODEL(products),
      .fallback = "fp32",
-     .choices = products,
+     .choices = rf_products_names,
      .unit = "",
-     .help = "Precision of the transformer's matrix products; sums are fp32."},
+     .help = "Precision of the transformer's matrix products; sums are fp32. A CPU takes fp32 for "
+             "tf32."},
     PROCESS(fold_ln, "Fold the norms' weight and bias into the maps that read them."),
     PROCESS(center_writing_weights, "Take the mean out of what is written to the stream."),
     PROCESS(fold_value_biases, "Fold b_V into b_O."),
@@ -60,7 +59,6 @@ const rf_settings_table rf_model_settings_table = {
 static const char *const schedules[] = {"constant",        "linear", "cosine",
                                         "cosine_restarts", "decay",  NULL};
 static const char *const optimisers[] = {"adam", "adamw", "signum", "schedule_free", "muon", NULL};
-static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
 static const char *const resumes[] = {"never", "auto", "must", NULL};
 
 static const rf_setting train_rows[] = {
@@ -288,9 +286,9 @@ static const rf_setting train_rows[] = {
      .type = RF_SETTING_CHOICE,
      TRAIN(device),
      .fallback = "auto",
-     .choices = devices,
+     .choices = rf_device_names,
      .unit = "",
-     .help = "Where the arithmetic is done; this version has the CPU."},
+     .help = "Where the arithmetic is done; auto takes a GPU where there is one."},
     {.key = "ranks_per_coder",
      .type = RF_SETTING_I64,
      TRAIN(ranks_per_coder),

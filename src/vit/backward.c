@@ -91,7 +91,7 @@ static rf_status check_args(const rf_vit *vit, const rf_vit_backward_args *args)
 {
     rf_status status = RF_OK;
     const rf_vit_config *c = &vit->config;
-    if (vit->products != RF_F32) {
+    if (vit->products == RF_PRODUCTS_BF16) {
         RF_FAIL(RF_ERR_UNSUPPORTED,
                 "gradients of a model whose products are bf16: open it with fp32 products");
     }

@@ -60,7 +60,7 @@ static rf_view as_multiplied(const rf_pass *p, const rf_view *weight)
 {
     const rf_vit_weights *w = &p->vit->weights;
     rf_view v = *weight;
-    if (p->vit->products == RF_BF16 && w->half != NULL) {
+    if (p->vit->products == RF_PRODUCTS_BF16 && w->half != NULL) {
         v.data = w->half + ((const float *)weight->data - w->arena);
         v.dtype = RF_BF16;
     }
@@ -74,6 +74,7 @@ rf_status rf_pass_linear(rf_pass *p, const rf_linear *w, const rf_view *a, const
                                  .b = as_multiplied(p, &w->weight),
                                  .c = *c,
                                  .bias = w->bias,
+                                 .products = p->vit->products,
                                  .alpha = 1.0f,
                                  .act = act};
     return rf_matmul(p->s, &args);

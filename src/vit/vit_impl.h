@@ -58,7 +58,7 @@ typedef struct rf_vit_weights {
 
 /* Make what is derived from the arena; again after weights were written. */
 rf_status rf_weights_derive(rf_backend *be, rf_stream *s, const rf_vit_config *config,
-                            rf_dtype products, rf_vit_weights *w);
+                            rf_products products, rf_vit_weights *w);
 void rf_weights_fini(rf_backend *be, rf_vit_weights *w);
 
 /* ---- rotary.c ------------------------------------------------------------------------------- */
@@ -302,7 +302,7 @@ rf_status rf_backward_pool(rf_backward *b, const rf_view *tokens, const rf_view 
 struct rf_vit {
     rf_backend *be;
     rf_vit_config config;
-    rf_dtype products;   /* RF_F32 or RF_BF16 */
+    rf_products products;
     unsigned processing; /* what the weights have seen */
     rf_vit_weights weights;
     rf_vit_workspace ws;

@@ -115,14 +115,14 @@ fail:
 }
 
 rf_status rf_weights_derive(rf_backend *be, rf_stream *s, const rf_vit_config *config,
-                            rf_dtype products, rf_vit_weights *w)
+                            rf_products products, rf_vit_weights *w)
 {
     rf_status status = RF_OK;
     if (w->derived == NULL) {
         RF_TRY(make_tables(be, s, config, w));
     }
     RF_TRY(make_prefix(s, config, w));
-    if (products == RF_BF16) {
+    if (products == RF_PRODUCTS_BF16) {
         RF_TRY(make_half(be, s, w));
     }
 fail:

@@ -383,9 +383,9 @@ static void shapes_that_do_not_fit_are_refused(void **state)
     args.lists[0].rule = (rf_select_rule)99;
     assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
     args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK, .k = 4, .codes = &codes};
-    args.products = RF_F16;
+    args.products = (rf_products)7;
     assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);
-    args.products = RF_F32;
+    args.products = RF_PRODUCTS_F32;
     assert_int_equal(rf_encode(s, &args), RF_OK);
     args.w_enc.shape[1] = 7;
     assert_int_equal(rf_encode(s, &args), RF_ERR_INVALID_ARG);

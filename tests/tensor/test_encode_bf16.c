@@ -228,7 +228,7 @@ static void a_call_may_ask_for_bf16(void **state)
     args.lists[0] = (rf_select_list){.rule = RF_SELECT_TOPK, .k = 5, .codes = &want};
     run(&args, 2);
     args.lists[0].codes = &got;
-    args.products = RF_BF16;
+    args.products = RF_PRODUCTS_BF16;
     run(&args, 2);
     same_codes(&got, &want, "bf16");
     unmake_codes(&got);

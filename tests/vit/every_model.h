@@ -13,7 +13,7 @@ static inline model open_reference(void *const *state)
         return open_model(r->folder, r->file, 1);
     }
     const rf_vit_config config = made_variant(r->variant);
-    const made m = made_open(&config, RF_F32);
+    const made m = made_open(&config, RF_PRODUCTS_F32);
     return (model){.be = m.be, .s = m.s, .vit = m.vit, .input = m.input};
 }
 

@@ -238,7 +238,7 @@ static inline void made_weights(made_carver m)
 /* ---- models --------------------------------------------------------------------------------- */
 
 static inline rf_vit *made_vit(rf_backend *be, rf_stream *s, const rf_vit_config *c,
-                               rf_dtype products, made_biases biases)
+                               rf_products products, made_biases biases)
 {
     rf_vit *vit = rf_calloc(1, sizeof *vit);
     assert_non_null(vit);
@@ -288,7 +288,7 @@ typedef struct made {
     rf_vit_config c;
 } made;
 
-static inline made made_open(const rf_vit_config *c, rf_dtype products)
+static inline made made_open(const rf_vit_config *c, rf_products products)
 {
     made m = {.c = *c};
     assert_ok(rf_backend_cpu_create(2, &m.be));

@@ -26,7 +26,7 @@ static model make_model(made_small which, int64_t n_images, int n_threads)
     model m = {.n_images = n_images, .input = made_input(&c, n_images)};
     assert_ok(rf_backend_cpu_create(n_threads, &m.be));
     assert_ok(rf_stream_create(m.be, &m.s));
-    m.vit = made_vit(m.be, m.s, &c, RF_F32, MADE_NO_KEY_BIAS);
+    m.vit = made_vit(m.be, m.s, &c, RF_PRODUCTS_F32, MADE_NO_KEY_BIAS);
     add_seeds(&m);
     return m;
 }
@@ -350,9 +350,9 @@ static void test_what_has_no_gradient_is_refused_with_what_to_do(void **state)
     expect_refusal(&m, &args, RF_ERR_UNSUPPORTED, "hooks at points on request");
     run_model(&m, NULL, 0, m.cache);
     assert_ok(rf_vit_backward(m.vit, m.s, &args));
-    m.vit->products = RF_BF16;
+    m.vit->products = RF_PRODUCTS_BF16;
     expect_refusal(&m, &args, RF_ERR_UNSUPPORTED, "bf16");
-    m.vit->products = RF_F32;
+    m.vit->products = RF_PRODUCTS_F32;
     rf_free(d_weights);
     rf_cache_destroy(part);
     close_model(&m);

@@ -9,7 +9,7 @@ static void test_each_point_fires_once_in_order_and_reading_changes_no_bit(void 
     (void)state;
     for (int i = 0; i < MADE_VARIANTS; i++) {
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         made_points p = made_list(&m);
         rf_hook hooks[MADE_POINTS];
         made_firing f = {&c, 0, INT64_MIN};
@@ -42,7 +42,7 @@ static void test_a_replacement_at_any_point_takes_effect(void **state)
     (void)state;
     for (int i = 0; i < MADE_VARIANTS; i++) {
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         made_points p = made_list(&m);
         rf_vit_output out = made_run(&m, NULL, 0, NULL);
         float *plain = made_copy(&out.embedding);
@@ -73,7 +73,7 @@ static void test_a_point_has_the_same_bits_alone_as_among_all(void **state)
     (void)state;
     for (int i = 0; i < MADE_VARIANTS; i++) {
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         rf_cache *cache = made_full_cache(&m);
         (void)made_run(&m, NULL, 0, cache);
         for (int64_t j = 0; j < rf_cache_n_points(cache); j++) {
@@ -96,7 +96,7 @@ static void test_a_cache_keeps_what_the_model_goes_on_with(void **state)
 {
     (void)state;
     const rf_vit_config c = made_gated();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = made_full_cache(&m);
     int64_t n_calls = 0;
     rf_view kept = {0};
@@ -117,7 +117,7 @@ static void test_branches_add_up_to_the_stream(void **state)
     (void)state;
     for (int i = 0; i < MADE_VARIANTS; i++) {
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         rf_cache *cache = made_full_cache(&m);
         (void)made_run(&m, NULL, 0, cache);
         made_assert_sum(cache, "resid_mid0", "resid_pre0", "attn_out0");
@@ -131,7 +131,7 @@ static void test_a_gated_mlp_multiplies_what_its_points_show(void **state)
 {
     (void)state;
     const rf_vit_config c = made_gated();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = made_full_cache(&m);
     (void)made_run(&m, NULL, 0, cache);
     const rf_view pre = made_cached(cache, "pre0"), post = made_cached(cache, "mlp_post0");
@@ -150,7 +150,7 @@ static void test_rotation_keeps_lengths_and_leaves_prefix_tokens_alone(void **st
 {
     (void)state;
     const rf_vit_config c = made_gated();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = made_full_cache(&m);
     (void)made_run(&m, NULL, 0, cache);
     const rf_view before = made_cached(cache, "k1"), after = made_cached(cache, "rot_k1");
@@ -177,7 +177,7 @@ static void test_causal_scores_hide_what_comes_later(void **state)
 {
     (void)state;
     const rf_vit_config c = made_text(RF_POOL_LAST, -1);
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = made_full_cache(&m);
     (void)made_run(&m, NULL, 0, cache);
     const rf_view pattern = made_cached(cache, "pattern1"),
@@ -201,7 +201,7 @@ static void test_a_head_of_two_tokens_is_the_mean_of_two_heads(void **state)
 {
     (void)state;
     const rf_vit_config c = made_distilled();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = made_full_cache(&m);
     rf_vit_output out = made_run(&m, NULL, 0, cache);
     const rf_vit_weights *w = &m.vit->weights;
@@ -233,7 +233,7 @@ static void test_a_pass_from_a_block_on_has_the_bits_of_the_whole_pass(void **st
     (void)state;
     for (int i = 0; i < MADE_VARIANTS; i++) {
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         rf_view resid = {0}, later = {0};
         const rf_hook hook = {made_find(&m, "resid_pre1"), made_keep, &resid};
         rf_vit_output out = made_run(&m, &hook, 1, NULL);
@@ -258,7 +258,7 @@ static void test_a_pass_stops_before_a_layer_with_its_stream(void **state)
     (void)state;
     static const char *const names[] = {"resid_pre0", "resid_pre1", "resid_post1"};
     const rf_vit_config c = made_gated();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = made_full_cache(&m);
     (void)made_run(&m, NULL, 0, cache);
     for (int64_t layer = 0; layer <= 2; layer++) {
@@ -284,7 +284,7 @@ static void test_a_cache_does_not_hold_what_a_pass_left_out(void **state)
 {
     (void)state;
     const rf_vit_config c = made_gated();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = made_full_cache(&m);
     rf_view v;
     assert_int_equal(rf_cache_get(cache, "k0", &v), RF_ERR_NOT_FOUND);
@@ -305,7 +305,7 @@ static void test_a_pass_with_a_cache_stops_behind_its_deepest_point(void **state
     (void)state;
     static const char *const filters[] = {"q0", "embed"};
     const rf_vit_config c = made_gated();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = NULL;
     assert_ok(rf_cache_create(m.vit, filters, 2, &cache));
     const rf_vit_output out = made_pass(
@@ -324,7 +324,7 @@ static void test_no_pictures_call_no_hook(void **state)
     (void)state;
     for (int i = 0; i < MADE_VARIANTS; i++) {
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         int64_t n_calls = 0;
         const rf_hook hook = {made_find(&m, "pooled"), made_edit, &n_calls};
         rf_vit_output out;
@@ -342,7 +342,7 @@ static void test_a_picture_has_the_same_bits_alone_and_in_a_batch(void **state)
     (void)state;
     for (int i = 0; i < MADE_VARIANTS; i++) {
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         rf_vit_output out = made_run(&m, NULL, 0, NULL);
         float *both = made_copy(&out.embedding);
         rf_view second = rf_view_rows(m.input, 1, 1);
@@ -376,7 +376,7 @@ static void test_a_text_ends_at_its_largest_id_or_first_eos(void **state)
 {
     (void)state;
     rf_vit_config c = made_text(RF_POOL_END, -1);
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = made_full_cache(&m);
     set_ids(&m, 0, (int64_t[]){1, 10, 3, 10, 0}); /* the first of two */
     set_ids(&m, 1, (int64_t[]){2, 2, 2, 2, 10});
@@ -385,7 +385,7 @@ static void test_a_text_ends_at_its_largest_id_or_first_eos(void **state)
     rf_cache_destroy(cache);
     made_close(&m);
     c.eos_id = 3;
-    m = made_open(&c, RF_F32);
+    m = made_open(&c, RF_PRODUCTS_F32);
     cache = made_full_cache(&m);
     set_ids(&m, 0, (int64_t[]){1, 10, 3, 3, 0});
     set_ids(&m, 1, (int64_t[]){2, 2, 2, 2, 10}); /* none: the first token */
@@ -399,7 +399,7 @@ static void test_ids_out_of_range_and_other_lengths_are_refused(void **state)
 {
     (void)state;
     const rf_vit_config c = made_text(RF_POOL_END, -1);
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_vit_output out;
     int64_t *ids = m.input.data;
     ids[7] = c.n_vocab;
@@ -420,7 +420,7 @@ static void test_the_end_of_a_text_needs_its_ids_beside_the_stream(void **state)
 {
     (void)state;
     const rf_vit_config c = made_text(RF_POOL_END, -1);
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_vit_output out;
     rf_view resid = {0};
     const rf_hook hook = {made_find(&m, "resid_pre1"), made_keep, &resid};
@@ -450,7 +450,7 @@ static void test_a_pass_that_cannot_be_is_refused(void **state)
 {
     (void)state;
     const rf_vit_config c = made_gated(), other = made_clips();
-    made m = made_open(&c, RF_F32), n = made_open(&other, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32), n = made_open(&other, RF_PRODUCTS_F32);
     int64_t n_calls = 0;
     const rf_hook late = {made_find(&m, "k1"), made_edit, &n_calls};
     const rf_hook clip = {made_find(&n, "k1"), made_edit, &n_calls};
@@ -492,7 +492,7 @@ static void test_bf16_products_differ_by_their_rounding_alone(void **state)
     (void)state;
     for (int i = 0; i < MADE_VARIANTS; i++) {
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32), half = made_open(&c, RF_BF16);
+        made m = made_open(&c, RF_PRODUCTS_F32), half = made_open(&c, RF_PRODUCTS_BF16);
         rf_vit_output out = made_run(&m, NULL, 0, NULL);
         const rf_vit_output low = made_run(&half, NULL, 0, NULL);
         const double change =
@@ -511,7 +511,7 @@ static void test_a_second_pass_allocates_nothing(void **state)
     (void)state;
     for (int i = 0; i < MADE_VARIANTS; i++) {
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         float *before[RF_N_BUFS];
         (void)made_run(&m, NULL, 0, NULL);
         memcpy(before, m.vit->ws.buf, sizeof before);
@@ -531,7 +531,7 @@ static void test_weight_bytes_are_those_of_a_model_with_every_bias(void **state)
     (void)state;
     for (int i = 0; i < MADE_VARIANTS; i++) {
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         const double got = (double)rf_vit_weight_bytes(&c) / sizeof(float);
         const double want = (double)m.vit->weights.n_floats; /* aligned, without what is derived */
         if (!(fabs(got - want) <= 0.06 * want)) {

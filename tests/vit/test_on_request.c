@@ -9,7 +9,7 @@ static void test_reading_points_on_request_changes_nothing_beyond_rounding(void 
     (void)state;
     for (int i = 0; i < 2; i++) { /* norms before and behind */
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         made_points p = made_list(&m);
         rf_hook hooks[MADE_POINTS];
         made_firing f = {&c, 0, INT64_MIN};
@@ -52,7 +52,7 @@ static void test_split_inputs_are_copies_of_the_stream(void **state)
     static const char *const names[] = {"blocks.1.hook_attn_in", "q_input1", "k_input1",
                                         "v_input1"};
     const rf_vit_config c = made_gated();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = NULL;
     static const char *const filter[] = {"resid_pre1"};
     assert_ok(rf_cache_create(m.vit, filter, 1, &cache));
@@ -102,7 +102,7 @@ static void test_a_head_reads_its_own_split_input(void **state)
     static const char *const inputs[] = {"q_input1", "k_input1", "v_input1",
                                          "blocks.1.hook_attn_in"};
     const rf_vit_config c = made_gated();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *plain = NULL, *edited = NULL;
     assert_ok(rf_cache_create(m.vit, filters, 3, &plain));
     assert_ok(rf_cache_create(m.vit, filters, 3, &edited));
@@ -134,7 +134,7 @@ static void test_split_inputs_begin_with_what_attn_in_was_replaced_by(void **sta
 {
     (void)state;
     const rf_vit_config c = made_gated();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_view attn_in = {0}, q_input = {0}, v_input = {0};
     const rf_hook hooks[5] = {{made_find(&m, "blocks.0.hook_attn_in"), edit_head_1, NULL},
                               {made_find(&m, "blocks.0.hook_attn_in"), made_keep, &attn_in},
@@ -156,7 +156,7 @@ static void test_results_and_bias_add_up_to_what_attention_adds(void **state)
     (void)state;
     static const char *const filters[] = {"result0", "attn_out0"};
     rf_vit_config c = made_gated(); /* with LayerScale, a norm before W_O, b_O */
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     rf_cache *cache = NULL;
     assert_ok(rf_cache_create(m.vit, filters, 2, &cache));
     (void)made_run(&m, NULL, 0, cache);
@@ -181,7 +181,7 @@ static void test_results_without_a_bias_add_up_too(void **state)
 {
     (void)state;
     const rf_vit_config c = made_config();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     made_firing f = {&c, 0, INT64_MIN};
     m.vit->weights.blocks[1].o.bias.data = NULL;
     rf_vit_output out = made_run(&m, NULL, 0, NULL);
@@ -212,7 +212,7 @@ static void test_a_head_removed_at_result_is_one_removed_at_z(void **state)
     (void)state;
     rf_vit_config c = made_gated();
     c.has_attn_norm = false; /* it would see z */
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     const rf_hook at_z = {made_find(&m, "z1"), zero_head_1, NULL};
     const rf_hook at_result = {made_find(&m, "result1"), zero_head_1, NULL};
     rf_vit_output out = made_run(&m, &at_z, 1, NULL);
@@ -230,7 +230,7 @@ static void test_mlp_in_changes_the_mlp_alone(void **state)
     static const char *const filters[] = {"resid_mid1", "mlp_out1", "resid_post1"};
     for (int i = 0; i < 2; i++) { /* norms before and behind */
         const rf_vit_config c = made_variant(i);
-        made m = made_open(&c, RF_F32);
+        made m = made_open(&c, RF_PRODUCTS_F32);
         rf_cache *plain = NULL, *edited = NULL;
         int64_t n_calls = 0;
         const rf_hook hook = {made_find(&m, "mlp_in1"), made_edit, &n_calls};
@@ -255,7 +255,7 @@ static void test_split_inputs_and_ln1_exclude_each_other(void **state)
 {
     (void)state;
     const rf_vit_config c = made_gated();
-    made m = made_open(&c, RF_F32);
+    made m = made_open(&c, RF_PRODUCTS_F32);
     int64_t n_calls = 0;
     rf_hook hooks[2] = {{made_find(&m, "k_input0"), made_edit, &n_calls},
                         {made_find(&m, "normalized0ln1"), made_edit, &n_calls}};

@@ -198,7 +198,8 @@ static inline double scalar_at(void *user, double step)
     }
     if (w->is_weight) {
         rf_vit *vit = w->m->vit;
-        assert_ok(rf_weights_derive(vit->be, w->m->s, &vit->config, RF_F32, &vit->weights));
+        assert_ok(
+            rf_weights_derive(vit->be, w->m->s, &vit->config, RF_PRODUCTS_F32, &vit->weights));
     }
     for (int64_t i = 0; i < w->all->n; i++) {
         const bool moves = w->site == RF_N_SITES || w->all->at[i].point.site == w->site;
