@@ -28,6 +28,12 @@ void rf_comm_destroy(rf_comm *comm); /* Collective. NULL is fine. */
 int rf_comm_rank(const rf_comm *comm);
 int rf_comm_size(const rf_comm *comm);
 
+/* One object of another layer that lives as long as the communicator; NULL before one is set.
+ * Local. rf_comm_destroy calls `destroy` while the communicator still stands; setting another
+ * destroys the last one. */
+void *rf_comm_companion(const rf_comm *comm);
+void rf_comm_set_companion(const rf_comm *comm, void *companion, void (*destroy)(void *));
+
 /* The same status on every rank: RF_OK when all are; else that of the lowest failing rank, whose
  * error text (where size > 1 with its rank of the world in front) replaces the local one.
  * Collective. */

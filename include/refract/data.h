@@ -349,10 +349,18 @@ typedef struct rf_store rf_store;
 
 /* Make a store at `path`, or go on with the one that is there and says the same of itself (keys
  * `path` and `root` of its settings may differ); a finished one is opened too. Rank 0 makes the
- * file, every rank opens it. Collective; `head` must agree. Errors: SETTING (another store is
- * there: what differs), FORMAT, IO. */
+ * file and its folder, and holds a lock on it until the close where anything is missing; every rank
+ * opens it. Collective; `head` must agree. Errors: SETTING (another store is there: what differs),
+ * FORMAT, IO (another job writes it). */
 rf_status rf_store_create(const rf_comm *comm, const char *path, const rf_store_head *head,
                           rf_store **out);
+/* Compare every block of the store at `path` with its checksum, and mark the groups that do not
+ * match, or cannot be read, as not there: rf_store_create and writing what is missing then end with
+ * the bytes that the store had. `n_checked` are groups that were marked as there, `n_damaged` of
+ * them are to be written again. Nothing else is changed. Collective. Errors: NOT_FOUND, IO (another
+ * job writes it), INTERRUPTED, FORMAT (its description is damaged: nothing can be saved). */
+rf_status rf_store_repair(const rf_comm *comm, const char *path, int64_t *n_checked,
+                          int64_t *n_damaged);
 /* Open for reading. Local. Errors: NOT_FOUND; FORMAT (no store, cut short, hostile), UNSUPPORTED
  * (another version). A store that is not finished is opened: rf_store_check_finished. */
 rf_status rf_store_open(const char *path, rf_store **out);

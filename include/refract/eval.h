@@ -23,9 +23,17 @@ typedef struct rf_eval_settings {
     int64_t max_held_out, max_trained_on; /* pictures; 0: all */
     int64_t micro_batch;                  /* pictures in one forward pass */
     bool substitution;                    /* also the model with the reconstruction spliced in */
+    bool trained_on;                      /* also pictures trained on, beside those held out */
+    char classifier[RF_PATH_LEN];         /* "": the model's own head */
+    double logit_scale;                   /* of `classifier`; 0: the model's own */
+    char pictures[RF_PATH_LEN];           /* "": those that the run held out */
+    char root[RF_PATH_LEN];               /* of `pictures`, as in section `data` */
+    int part;                             /* rf_picture_part of `pictures` */
 } rf_eval_settings;
 
 extern const rf_settings_table rf_eval_settings_table;
+/* SETTING when keys mean nothing together. */
+rf_status rf_eval_settings_check(const rf_eval_settings *settings);
 
 /* ---- metrics: sums over tokens, and the figures that come of them -----------------------------
  * All functions are local, on host memory. Sums are arenas of doubles, so that they may be added
@@ -139,13 +147,33 @@ typedef struct rf_substitution_figures {
     double ce;             /* cross entropy of the untouched model, nats */
     double ce_spliced, ce_zero;
     double ce_recovered; /* 100 (ce_zero - ce_spliced) / (ce_zero - ce), percent */
+    double accuracy;     /* percent of them whose class has the largest logit, untouched */
+    double accuracy_spliced, accuracy_zero;
 } rf_substitution_figures;
 
-/* For each class of `list` the model's class, in `classes` [n_classes of the list], to be freed:
- * classes named as the model's labels, or all numbers from 0, or with titles (Kaggle's ImageNet)
- * and in the model's order. *classes is NULL when the model has no head or not every class fits,
- * and `reason` (to be released) says so. */
-rf_status rf_eval_match_classes(const rf_vit *vit, const rf_picture_list *list, int64_t **classes,
+/* ---- classifier: what stands for a head where a model has none (CLIP) --------------------------
+ */
+
+/* Logits are scale * <embedding / |embedding|, class>. */
+typedef struct rf_eval_classifier {
+    rf_zero_shot classes;
+    double scale;
+    uint64_t hash; /* of its file */
+} rf_eval_classifier;
+/* Read `path` (of rf_zero_shot_save, or Prisma's .npy) for a model whose embeddings are `width`
+ * wide. Errors: IO, FORMAT (no classifier, no unit vectors), SETTING (another width). */
+rf_status rf_eval_classifier_load(const char *path, int64_t width, double scale,
+                                  rf_eval_classifier *out);
+void rf_eval_classifier_fini(rf_eval_classifier *classifier);
+
+/* For each class of `list` the class of `classifier` (NULL: of the model's head), in `classes`
+ * [n_classes of the list], to be freed, and in `how` which of these it was: in the same order,
+ * where the list has titles (Kaggle's ImageNet) and they agree; by name; by number, of classes that
+ * are all numbers from 0; in order, of as many classes that are all synsets (n01440764) and sorted.
+ * *classes is NULL when there is no head or not every class fits, and `reason` (to be released)
+ * says so. */
+rf_status rf_eval_match_classes(const rf_vit *vit, const rf_eval_classifier *classifier,
+                                const rf_picture_list *list, int64_t **classes, const char **how,
                                 rf_str *reason);
 
 /* ---- measure: coders on one split of pictures -------------------------------------------------
@@ -154,8 +182,9 @@ rf_status rf_eval_match_classes(const rf_vit *vit, const rf_picture_list *list, 
 typedef struct rf_eval_model {
     const char *name; /* as sites name it; "" where they name none */
     rf_vit *vit;
-    const rf_transform *transform; /* its size is the model's image size */
-    const int64_t *classes;        /* of rf_eval_match_classes, or NULL */
+    const rf_transform *transform;        /* its size is the model's image size */
+    const int64_t *classes;               /* of rf_eval_match_classes, or NULL */
+    const rf_eval_classifier *classifier; /* NULL: its head */
 } rf_eval_model;
 
 typedef struct rf_eval_coder {
@@ -211,11 +240,11 @@ typedef struct rf_split_figures {
     int64_t n_coders;
 } rf_split_figures;
 
-/* All figures of `job`'s coders on `split`. Every model runs on the same pictures, which are dealt
- * to ranks by micro-batches; one that cannot be read is read by none. Sums are in double and added
- * micro-batch by micro-batch, so that the figures have the same bits on any number of ranks.
- * Collective. Release with rf_split_figures_fini. Errors: IO (more pictures that cannot be read
- * than max_bad_share). */
+/* All figures of `job`'s coders on `split` (RF_SPLIT_ALL counts as held out). Every model runs on
+ * the same pictures, which are dealt to ranks by micro-batches; one that cannot be read is read by
+ * none. Sums are in double and added micro-batch by micro-batch, so that the figures have the same
+ * bits on any number of ranks. Collective. Release with rf_split_figures_fini. Errors: IO (more
+ * pictures that cannot be read than max_bad_share). */
 rf_status rf_eval_measure(const rf_eval_job *job, rf_picture_split split, rf_split_figures *out);
 void rf_split_figures_fini(rf_split_figures *figures);
 
@@ -227,24 +256,31 @@ typedef struct rf_evaluated_model {
     char model_name[RF_NAME_LEN], path[RF_PATH_LEN];
     char weight_processing[128]; /* rf_vit_processing_name */
     uint64_t hash;
-    char *ce_reason; /* why there is no cross entropy, or NULL */
+    int64_t n_classes;       /* of its head, or of the classifier */
+    const char *class_match; /* rf_eval_match_classes's `how`, or NULL */
+    char *ce_reason;         /* why there is no cross entropy, or NULL */
+    double logit_scale;      /* 0: there is no classifier */
+    uint64_t classifier_hash;
 } rf_evaluated_model;
 
 typedef struct rf_eval_report {
     char run_dir[RF_PATH_LEN], checkpoint[RF_PATH_LEN], json_path[RF_PATH_LEN];
     int64_t step;
-    char pictures_path[RF_PATH_LEN];
+    char pictures_path[RF_PATH_LEN]; /* of the run */
     rf_evaluated_model models[RF_MAX_MODELS];
     int n_models;
     uint64_t pictures_hash, settings_hash;
     uint64_t seed;
     rf_eval_settings settings;
-    rf_split_figures splits[2]; /* held out, trained on */
+    rf_split_figures splits[2];       /* held out, trained on; n_coders 0: not measured */
+    char split_paths[2][RF_PATH_LEN]; /* where their pictures lie */
 } rf_eval_report;
 
 /* Measure every coder of `run` on `be`, held out and trained on, and write eval.json into the run's
- * folder (rank 0, atomic). Collective. Release with rf_eval_report_fini. Errors: those of opening
- * the model, its pictures and the checkpoint, and of rf_eval_measure. */
+ * folder (rank 0, atomic). With settings->pictures all of those count as held out; SETTING when
+ * some of them were trained on. Collective. Release with rf_eval_report_fini. Errors: those of
+ * opening the model, the classifier, pictures and checkpoint, SETTING (classes that the classifier
+ * has not), and those of rf_eval_measure. */
 rf_status rf_eval_run(const rf_comm *comm, rf_backend *be, const rf_run *run,
                       const rf_eval_settings *settings, rf_eval_report *out);
 void rf_eval_report_fini(rf_eval_report *report);

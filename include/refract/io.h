@@ -52,6 +52,7 @@ void rf_file_map_close(rf_file_map *map);
 typedef struct rf_raw_file rf_raw_file;
 rf_status rf_raw_file_open(const char *path, bool writable, rf_raw_file **out);
 void rf_raw_file_close(rf_raw_file *f); /* NULL is fine */
+rf_status rf_raw_file_size(const rf_raw_file *f, int64_t *n_bytes);
 rf_status rf_raw_file_read(const rf_raw_file *f, int64_t offset, void *out, int64_t n_bytes);
 rf_status rf_raw_file_write(rf_raw_file *f, int64_t offset, const void *bytes, int64_t n_bytes);
 rf_status rf_raw_file_sync(rf_raw_file *f); /* what was written is on the disk */
@@ -60,6 +61,8 @@ rf_status rf_raw_file_sync(rf_raw_file *f); /* what was written is on the disk *
  * when taken. */
 typedef struct rf_folder_lock rf_folder_lock;
 rf_status rf_folder_lock_take(const char *folder, rf_folder_lock **out);
+/* The same on the file that is or will be at `path`, by `path`.lock, which goes with the lock. */
+rf_status rf_folder_lock_take_file(const char *path, rf_folder_lock **out);
 void rf_folder_lock_release(rf_folder_lock *lock); /* NULL is fine */
 
 /* ---- json (jansson) -------------------------------------------------------------------------- */
@@ -223,7 +226,10 @@ int64_t rf_tensor_file_count(const rf_tensor_file *f);
 const rf_named_tensor *rf_tensor_file_at(const rf_tensor_file *f,
                                          int64_t idx); /* by name in order; or NULL */
 const rf_named_tensor *rf_tensor_file_find(const rf_tensor_file *f, const char *name); /* or NULL */
-const char *rf_tensor_file_metadata(const rf_tensor_file *f, const char *key);         /* or NULL */
+/* Where in the file the bytes of `t` begin; false when they lie in memory (what had to be put into
+ * order, what was parsed there) or in one of several shards. */
+bool rf_tensor_file_place(const rf_tensor_file *f, const rf_named_tensor *t, int64_t *offset);
+const char *rf_tensor_file_metadata(const rf_tensor_file *f, const char *key); /* or NULL */
 /* All elements as fp32 (F64, F32, F16, BF16 and integers), `out` [n_elems]. */
 rf_status rf_named_tensor_read_f32(const rf_named_tensor *t, float *out);
 
@@ -245,10 +251,11 @@ rf_status rf_npy_read_f32(const char *path, int max_dims, int *n_dims, int64_t *
 rf_status rf_npy_parse_f32(const void *bytes, int64_t n_bytes, const char *name, int max_dims,
                            int *n_dims, int64_t *shape, float **out);
 
-/* What the array of `n_bytes` in memory is, `out`->bytes borrowed from them; nothing is copied.
- * Errors as above; UNSUPPORTED also where the first index runs fastest (Fortran's order). */
-rf_status rf_npy_describe(const void *bytes, int64_t n_bytes, const char *name,
-                          rf_named_tensor *out);
+/* What the array of `f` is and where in the file its data begins; only the header is read, and
+ * `out`->bytes is NULL. Errors as above; UNSUPPORTED also where the first index runs fastest
+ * (Fortran's order). */
+rf_status rf_npy_describe(const rf_raw_file *f, const char *name, rf_named_tensor *out,
+                          int64_t *offset);
 
 /* ---- hdf5: flat files of named arrays, one writer ----------------------------------------------
  */

@@ -270,6 +270,9 @@ typedef struct rf_cache_report {
     double seconds;
 } rf_cache_report;
 
+/* The run's store: activations.store, else activations.h5 in output.dir. Local. */
+rf_status rf_run_store_path(const rf_run_settings *settings, char out[RF_PATH_LEN]);
+
 /* `refract cache`: the activation store of the run's hook points (activations.hooks, else those
  * that its coders read) at activations.store, for the pictures that it trains on. Goes on with a
  * store that is not finished. Collective; `settings` must agree. Errors: INTERRUPTED (a signal:
@@ -322,9 +325,29 @@ int64_t rf_run_step(const rf_run *run);                /* of the checkpoint */
 const char *rf_run_checkpoint_path(const rf_run *run); /* borrowed, as is the next */
 /* What the transformer's weights had been through, as rf_vit_processing_name says it. */
 const char *rf_run_weight_processing(const rf_run *run);
-/* Parameters and state of coder `idx`, no moments. Local. */
+/* Whether a checkpoint has coder `idx`. */
+bool rf_run_has_coder(const rf_run *run, int64_t idx);
+/* Whether coder `idx` waits for a pass that has not begun (train.coders_at_once): for which, from
+ * 1, of how many. */
+bool rf_run_coder_waits(const rf_run *run, int64_t idx, int64_t *pass, int64_t *n_passes);
+/* Parameters and state of coder `idx`, no moments. Local. NOT_FOUND where it waits, or its
+ * checkpoint cannot be read. */
 rf_status rf_run_load_coder(rf_backend *be, rf_stream *s, const rf_run *run, int64_t idx,
                             rf_coder **out);
+
+/* How far a coder came, by the newest checkpoint that has it and can be read. */
+typedef struct rf_coder_progress {
+    bool is_known;                   /* else nothing of it is but the last two */
+    int64_t n_batches, batches_done; /* n_batches: of its sequence, 0: not known */
+    int64_t n_tried;                 /* of batches_done: until it failed or stopped, */
+    int64_t n_skipped, n_outliers;   /* without an update of these, and of these as outliers */
+    bool failed;
+    const char *stopped;         /* "", "stop_metric", "bad run" */
+    int64_t waits_for, n_passes; /* a pass that has not begun, from 1, of how many; 0: none */
+} rf_coder_progress;
+/* `out` [n_coders] of the run in `dir`; nothing is known where there is no checkpoint. Local. */
+rf_status rf_run_read_progress(const char *dir, const rf_run_settings *settings,
+                               rf_coder_progress *out);
 
 #ifdef __cplusplus
 }

@@ -438,6 +438,10 @@ rf_status rf_zero_shot_load(const char *path, rf_zero_shot *out);
  */
 rf_status rf_zero_shot_logits(const rf_zero_shot *z, const float *embeddings, int64_t n_images,
                               float scale, float *logits);
+/* What the model of `folder` multiplies its cosines by, exp(logit_scale) of its weights (CLIP,
+ * OpenCLIP, SigLIP); `row` as in rf_vit_opts. NOT_FOUND where they have none: a vision tower alone.
+ */
+rf_status rf_zero_shot_read_scale(const char *folder, const char *row, double *out);
 
 /* ---- comparison with a reference ---------------------------------------------------------------
  * A reference is a tensor file that launch/dump-reference made with transformers, timm or

@@ -5,6 +5,48 @@
 
 #include <string.h>
 
+/* ---- what both do -----------------------------------------------------------------------------
+ */
+
+/* `repair=true` among the words is this command's own; it is taken out. */
+static rf_status take_repair(rf_cli *cli, bool *is_asked)
+{
+    rf_status status = RF_OK;
+    int n = 1;
+
+    *is_asked = false;
+    for (int i = 1; i < cli->n_args; i++) {
+        const char *word = cli->args[i];
+        if (strncmp(word, "repair=", 7) != 0) {
+            cli->args[n++] = cli->args[i];
+        } else if (strcmp(word, "repair=true") == 0 || strcmp(word, "repair=false") == 0) {
+            *is_asked = word[7] == 't';
+        } else {
+            RF_FAIL(RF_ERR_USAGE, "%s: expected repair=true or repair=false", word);
+        }
+    }
+    cli->n_args = n;
+fail:
+    return status;
+}
+
+/* Collective. */
+static rf_status repair(const rf_cli *cli, const char *store)
+{
+    rf_status status = RF_OK;
+    int64_t n_checked = 0, n_damaged = 0;
+
+    status = rf_store_repair(cli->comm, store, &n_checked, &n_damaged);
+    if (status == RF_ERR_INTERRUPTED) {
+        rf_cli_print(cli, "stopped; the same command begins again to check %s\n", store);
+    }
+    RF_TRY(status);
+    rf_cli_print(cli, "%s: %" PRId64 " groups were checked, %" PRId64 " of them are damaged%s\n",
+                 store, n_checked, n_damaged, n_damaged > 0 ? " and are written again" : "");
+fail:
+    return status;
+}
+
 /* ---- of a run file -----------------------------------------------------------------------------
  */
 
@@ -43,13 +85,18 @@ static rf_status load_settings(const rf_cli *cli, rf_run_settings **out)
                                 out);
 }
 
-static rf_status cache_run(const rf_cli *cli)
+static rf_status cache_run(const rf_cli *cli, bool is_repair)
 {
     rf_status status = RF_OK;
     rf_run_settings *settings = NULL;
     rf_cache_report report = {0};
+    char path[RF_PATH_LEN];
 
     RF_TRY(rf_comm_agree(cli->comm, load_settings(cli, &settings)));
+    if (is_repair) {
+        RF_TRY(rf_run_store_path(settings, path));
+        RF_TRY(repair(cli, path));
+    }
     status = rf_cache_run(cli->comm, settings, &report);
     RF_TRY(run_stopped(cli, status, report.path[0] != '\0' ? report.path : "the store"));
     rf_cli_print(cli, "%" PRId64 " hook points of %" PRId64 " pictures\n", report.n_sites,
@@ -79,13 +126,16 @@ fail:
     return status;
 }
 
-static rf_status cache_import(const rf_cli *cli)
+static rf_status cache_import(const rf_cli *cli, bool is_repair)
 {
     rf_status status = RF_OK;
     rf_import_settings settings;
     rf_import_report report = {0};
 
     RF_TRY(rf_comm_agree(cli->comm, read_import(cli, &settings)));
+    if (is_repair && settings.out[0] != '\0') {
+        RF_TRY(repair(cli, settings.out));
+    }
     status = rf_import_run(cli->comm, cli->args[0], &settings, &report);
     RF_TRY(run_stopped(cli, status, settings.out));
     rf_cli_print(cli, "%s: %" PRId64 " hook points of %" PRId64 " pictures\n", report.kind,
@@ -117,12 +167,16 @@ static bool is_run_file(const char *path)
 
 static rf_status run(rf_cli *cli)
 {
-    rf_status status = rf_cli_need_args(cli, 1, "cache FILE.yaml|PATH [key=value ...]");
-    if (status != RF_OK) {
-        return status;
-    }
-    return is_run_file(cli->args[0]) || !rf_import_is_source(cli->args[0]) ? cache_run(cli)
-                                                                           : cache_import(cli);
+    rf_status status = RF_OK;
+    bool is_repair = false;
+
+    RF_TRY(rf_cli_need_args(cli, 1, "cache FILE.yaml|PATH [repair=true] [key=value ...]"));
+    RF_TRY(take_repair(cli, &is_repair));
+    status = is_run_file(cli->args[0]) || !rf_import_is_source(cli->args[0])
+                 ? cache_run(cli, is_repair)
+                 : cache_import(cli, is_repair);
+fail:
+    return status;
 }
 
 static rf_status more_help(rf_str *out)
@@ -138,7 +192,7 @@ fail:
 
 const rf_command rf_command_cache = {
     .name = "cache",
-    .usage = "FILE.yaml [key.path=value ...] | PATH out=STORE.h5 [key=value ...]",
+    .usage = "FILE.yaml [repair=true] [key.path=value ...] | PATH out=STORE.h5 [key=value ...]",
     .summary = "write activations to a store, or import those of other tools",
     .help =
         "Of a run file: runs its pictures through the model once and writes the activations that\n"
@@ -149,6 +203,9 @@ const rf_command rf_command_cache = {
         "Of other tools' activations (npy, safetensors, PyTorch's .pt as Prisma writes them, a\n"
         "folder of such files, saev's shards): makes the same store of them. What PATH is, its\n"
         "content says.\n\n"
+        "repair=true, of both: first compares all of a store that is there with its checksums, "
+        "and\n"
+        "writes the groups that are damaged again.\n\n"
         "examples:\n"
         "  refract cache run.yaml activations.dtype=bf16\n"
         "  mpirun -n 4 --bind-to none refract cache run.yaml 'activations.hooks=[\"blocks.{0..11}"

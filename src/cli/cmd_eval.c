@@ -6,10 +6,16 @@
 
 #include <string.h>
 
-/* Of the words behind the run, model.path=... (model.NAME.path=...), data.path=... and
- * data.root=... say where things are now (they come first then, *n_paths of them); the others are
- * keys of section `eval`.
- */
+/* Of the run's own settings: where model and pictures are now, and how a model is opened that the
+ * run never had (it was trained from a store). */
+static bool is_of_run(const char *word)
+{
+    return strncmp(word, "model.", 6) == 0 || strncmp(word, "data.path=", 10) == 0 ||
+           strncmp(word, "data.root=", 10) == 0;
+}
+
+/* The words behind the run: those of the run come first then, *n_paths of them; the others are keys
+ * of section `eval`. */
 static rf_status read_settings(const rf_cli *cli, int *n_paths, rf_eval_settings *out)
 {
     rf_status status = RF_OK;
@@ -20,8 +26,7 @@ static rf_status read_settings(const rf_cli *cli, int *n_paths, rf_eval_settings
     RF_TRY(rf_yaml_parse("{}", 2, "command line", &words));
     for (int i = 1; i < cli->n_args; i++) {
         char *word = cli->args[i];
-        if (rf_cli_is_model_path(word) || strncmp(word, "data.path=", 10) == 0 ||
-            strncmp(word, "data.root=", 10) == 0) {
+        if (is_of_run(word)) {
             cli->args[i] = cli->args[1 + *n_paths];
             cli->args[1 + (*n_paths)++] = word;
         } else {
@@ -29,6 +34,7 @@ static rf_status read_settings(const rf_cli *cli, int *n_paths, rf_eval_settings
         }
     }
     RF_TRY(rf_settings_read(&rf_eval_settings_table, words, "eval", NULL, out, NULL));
+    RF_TRY(rf_eval_settings_check(out));
 fail:
     rf_yaml_free(words);
     return status;
@@ -76,9 +82,14 @@ const rf_command rf_command_eval = {
         "writes RUN/eval.json, where each figure stands with its formula.\n\n"
         "examples:\n"
         "  refract eval runs/first\n"
-        "  mpirun -n 4 --bind-to none refract eval runs/first max_trained_on=1000\n\n"
+        "  mpirun -n 4 --bind-to none refract eval runs/first max_trained_on=1000\n"
+        "  refract eval runs/clip classifier=imagenet.safetensors pictures=/data/imagenet "
+        "part=val\n"
+        "\n"
         "model.path= (model.NAME.path=), data.path= and data.root= say where model and pictures\n"
-        "are now, if they were moved.\n"
+        "are now, if they were moved or the run was trained from a store. classifier= is a file "
+        "of\n"
+        "refract zero-shot, for the cross entropy of a model without a head (CLIP).\n"
         "keys:",
     .uses_ranks = true,
     .run = run,

@@ -68,19 +68,25 @@ fail:
     return status;
 }
 
-/* Every coder that has a form there; the others are named with the reason, and make it fail at the
- * end. */
+/* Every coder that is there and has a form there; those that have none, and those whose checkpoint
+ * is lost, are named with the reason and make it fail at the end. */
 static rf_status export_all(const rf_cli *cli, const export *e)
 {
     rf_status status = RF_OK, refused = RF_OK;
     const rf_run_settings *settings = rf_run_get_settings(e->opened);
     char folder[RF_PATH_LEN];
-    int64_t n_refused = 0;
+    int64_t n_refused = 0, pass = 0, n_passes = 0;
 
     for (int64_t i = 0; i < settings->n_coders; i++) {
-        RF_TRY(rf_path_join(folder, cli->args[1], settings->coders[i].coder.name));
+        const char *name = settings->coders[i].coder.name;
+        if (rf_run_coder_waits(e->opened, i, &pass, &n_passes)) {
+            rf_cli_print(cli, "left out %s: it waits for pass %" PRId64 " of %" PRId64 "\n", name,
+                         pass, n_passes);
+            continue;
+        }
+        RF_TRY(rf_path_join(folder, cli->args[1], name));
         status = export_coder(e, i, folder);
-        if (status == RF_ERR_UNSUPPORTED) {
+        if (status == RF_ERR_UNSUPPORTED || !rf_run_has_coder(e->opened, i)) {
             rf_log(RF_LOG_WARN, "%s", rf_error_text());
             refused = status;
             n_refused++;
@@ -146,7 +152,8 @@ const rf_command rf_command_export = {
         "  from sae_lens import SAE; SAE.load_from_disk(\"OUTDIR/NAME\")\n"
         "Normalisation is folded in where that is exact. Coders that SAELens cannot say\n"
         "(crosscoders, k by token class, TopK and gated transcoders) are named with the reason\n"
-        "and left out; the exit code is 1 then.\n\n"
+        "and left out; the exit code is 1 then. Coders whose pass has not begun\n"
+        "(train.coders_at_once) are left out with a line that says so.\n\n"
         "example:\n"
         "  refract export runs/first exported format=saelens",
     .uses_ranks = false,

@@ -291,6 +291,7 @@ static rf_status print_run(const rf_cli *cli, const char *dir)
     rf_run *opened = NULL;
     rf_backend *be = NULL;
     rf_stream *s = NULL;
+    int64_t pass = 0, n_passes = 0, n_lost = 0;
 
     RF_TRY(rf_run_open(dir, NULL, 0, &opened));
     const rf_run_settings *settings = rf_run_get_settings(opened);
@@ -303,7 +304,23 @@ static rf_status print_run(const rf_cli *cli, const char *dir)
                      settings->models[m].settings.path);
     }
     for (int64_t i = 0; i < settings->n_coders; i++) {
-        RF_TRY(print_coder(cli, opened, i, be, s));
+        if (rf_run_coder_waits(opened, i, &pass, &n_passes)) {
+            rf_cli_print(cli, "  %s: waits for pass %" PRId64 " of %" PRId64 "\n",
+                         settings->coders[i].coder.name, pass, n_passes);
+            continue;
+        }
+        status = print_coder(cli, opened, i, be, s);
+        if (!rf_run_has_coder(opened, i)) { /* its checkpoint is lost: the others are not */
+            rf_cli_print(cli, "  %s: lost\n", settings->coders[i].coder.name);
+            rf_log(RF_LOG_WARN, "%s", rf_error_text());
+            n_lost++;
+            status = RF_OK;
+        }
+        RF_TRY(status);
+    }
+    if (n_lost > 0) {
+        RF_FAIL(RF_ERR_NOT_FOUND, "%" PRId64 " of %" PRId64 " coders cannot be read, see above",
+                n_lost, settings->n_coders);
     }
 fail:
     rf_stream_destroy(s);
@@ -356,8 +373,9 @@ const rf_command rf_command_info = {
             "what of it is not supported, and the hook points that coders, hooks and 'refract\n"
             "activations' can name. Without MODEL, or with 'models [PART OF A NAME]', lists the "
             "registry.\n"
-            "Of a run's folder RUN it prints the coders of the newest checkpoint and their "
-            "tensors.\n\n"
+            "Of a run's folder RUN it prints the coders, each of its newest checkpoint, and their "
+            "tensors;\ncoders whose pass has not begun (train.coders_at_once) are named with the "
+            "pass they wait for.\n\n"
             "keys:\n"
             "  tower=text     the text tower of a folder (vision)\n"
             "  row=FILE.yaml  a row of the architecture table of one's own, see docs/models.md\n\n"

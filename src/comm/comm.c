@@ -35,6 +35,7 @@ static rf_status comm_wrap(MPI_Comm mpi, rf_comm **out)
     RF_TRY(rf_comm_checked(MPI_Comm_rank(comm->mpi, &comm->rank), "MPI_Comm_rank"));
     RF_TRY(rf_comm_checked(MPI_Comm_size(comm->mpi, &comm->size), "MPI_Comm_size"));
     RF_TRY(rf_comm_checked(MPI_Comm_rank(MPI_COMM_WORLD, &comm->world_rank), "MPI_Comm_rank"));
+    RF_ALLOC(comm->companion, 1);
     RF_ALLOC(comm->counts, 4 * (int64_t)comm->size);
     RF_ALLOC(comm->offsets, 2 * (int64_t)comm->size);
     if (comm->size > 1) {
@@ -145,9 +146,13 @@ void rf_comm_destroy(rf_comm *comm)
     if (comm == NULL) {
         return;
     }
+    if (comm->companion != NULL) {
+        rf_comm_set_companion(comm, NULL, NULL);
+    }
     if (comm->mpi != MPI_COMM_NULL) {
         MPI_Comm_free(&comm->mpi);
     }
+    rf_free(comm->companion);
     rf_free(comm->scratch);
     rf_free(comm->offsets);
     rf_free(comm->counts);
@@ -162,6 +167,20 @@ int rf_comm_rank(const rf_comm *comm)
 int rf_comm_size(const rf_comm *comm)
 {
     return comm->size;
+}
+
+void *rf_comm_companion(const rf_comm *comm)
+{
+    return comm->companion->object;
+}
+
+void rf_comm_set_companion(const rf_comm *comm, void *companion, void (*destroy)(void *))
+{
+    rf_comm_guest *guest = comm->companion;
+    if (guest->object != NULL && guest->destroy != NULL) {
+        guest->destroy(guest->object);
+    }
+    *guest = (rf_comm_guest){companion, destroy};
 }
 
 /* Does `text` name its rank already, because an inner call has agreed on it? */

@@ -9,13 +9,19 @@
 /* Scratch of a communicator for sums, in bytes; longer arrays are summed in pieces. */
 enum { RF_COMM_SCRATCH_BYTES = 1 << 20 };
 
+typedef struct rf_comm_guest {
+    void *object; /* another layer's */
+    void (*destroy)(void *);
+} rf_comm_guest;
+
 struct rf_comm {
     MPI_Comm mpi;
     int rank, size;
-    int world_rank;   /* what error texts name */
-    int *counts;      /* [4, size]: send counts and offsets, receive counts and offsets */
-    int64_t *offsets; /* [2, size]: where each rank's bytes begin in `send` and in `recv` */
-    void *scratch;    /* [RF_COMM_SCRATCH_BYTES + 16 * size] where size > 1 */
+    int world_rank;           /* what error texts name */
+    int *counts;              /* [4, size]: send counts and offsets, receive counts and offsets */
+    int64_t *offsets;         /* [2, size]: where each rank's bytes begin in `send` and in `recv` */
+    void *scratch;            /* [RF_COMM_SCRATCH_BYTES + 16 * size] where size > 1 */
+    rf_comm_guest *companion; /* one */
 };
 
 /* RF_OK, or ERR_COMM with MPI's reason. `call` is the name of the function that returned `code`. */

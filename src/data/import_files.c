@@ -29,24 +29,37 @@ static bool has_ending(const char *name)
     return false;
 }
 
-static bool begins(const rf_file_map *map, const char *magic, int64_t n)
+enum { MAGIC = 16 };
+
+/* How the file begins; zeros behind its end. */
+static rf_status read_magic(const rf_raw_file *f, unsigned char out[MAGIC])
 {
-    return map->n_bytes >= n && memcmp(map->bytes, magic, (size_t)n) == 0;
+    rf_status status = RF_OK;
+    int64_t n_bytes = 0;
+    memset(out, 0, MAGIC);
+    RF_TRY(rf_raw_file_size(f, &n_bytes));
+    RF_TRY(rf_raw_file_read(f, 0, out, rf_min_i64(n_bytes, MAGIC)));
+fail:
+    return status;
+}
+
+static bool is_npy(const unsigned char magic[MAGIC])
+{
+    return memcmp(magic, "\x93NUMPY", 6) == 0;
 }
 
 bool rf_import_is_source(const char *path)
 {
-    rf_file_map map = {0};
+    rf_raw_file *file = NULL;
+    unsigned char magic[MAGIC];
     if (rf_file_is_dir(path) || has_ending(path)) {
         return true;
     }
-    if (rf_file_map_open(path, &map) != RF_OK) {
-        return false;
-    }
-    const bool is_source = begins(&map, "\x93NUMPY", 6) || begins(&map, "PK\3\4", 4) ||
-                           (map.n_bytes > 8 && map.bytes[7] == 0 && map.bytes[8] == '{');
-    rf_file_map_close(&map);
-    return is_source;
+    const bool is_read =
+        rf_raw_file_open(path, false, &file) == RF_OK && read_magic(file, magic) == RF_OK;
+    rf_raw_file_close(file);
+    return is_read &&
+           (is_npy(magic) || memcmp(magic, "PK\3\4", 4) == 0 || (magic[7] == 0 && magic[8] == '{'));
 }
 
 /* The tensor of that name, or the only one that activations can be. */
@@ -85,26 +98,43 @@ fail:
 static void array_close(rf_import_array *array)
 {
     rf_tensor_file_close(array->tensors);
-    rf_file_map_close(&array->map);
+    rf_raw_file_close(array->file);
     *array = (rf_import_array){0};
+}
+
+/* The tensor and where it lies; what is parsed for that is mapped until then. */
+static rf_status find_tensor(const char *path, const char *name, rf_import_array *out)
+{
+    rf_status status = RF_OK;
+    const rf_named_tensor *t = NULL;
+
+    RF_TRY(rf_tensor_file_open(path, &out->tensors));
+    RF_TRY(choose_tensor(out->tensors, path, name, &t));
+    out->t = *t;
+    if (rf_tensor_file_place(out->tensors, t, &out->offset)) {
+        rf_tensor_file_close(out->tensors);
+        out->tensors = NULL;
+        out->t.bytes = NULL;
+        out->t.name = "values";
+    }
+fail:
+    return status;
 }
 
 static rf_status array_open(const char *path, const char *tensor, rf_import_array *out)
 {
     rf_status status = RF_OK;
-    const rf_named_tensor *t = NULL;
+    unsigned char magic[MAGIC];
 
     *out = (rf_import_array){0};
-    RF_TRY(rf_file_map_open(path, &out->map));
-    if (begins(&out->map, "\x93NUMPY", 6)) {
-        RF_TRY(rf_npy_describe(out->map.bytes, out->map.n_bytes, path, &out->t));
+    RF_TRY(rf_raw_file_open(path, false, &out->file));
+    RF_TRY(read_magic(out->file, magic));
+    out->is_npy = is_npy(magic);
+    if (out->is_npy) {
+        RF_TRY(rf_npy_describe(out->file, path, &out->t, &out->offset));
     } else {
-        out->is_torch = !(out->map.n_bytes > 8 && out->map.bytes[8] == '{');
-        rf_file_map_close(&out->map);
-        out->map = (rf_file_map){0};
-        RF_TRY(rf_tensor_file_open(path, &out->tensors));
-        RF_TRY(choose_tensor(out->tensors, path, tensor, &t));
-        out->t = *t;
+        out->is_torch = magic[8] != '{';
+        RF_TRY(find_tensor(path, tensor, out));
     }
     if (!is_float(out->t.dtype)) {
         RF_FAIL(RF_ERR_UNSUPPORTED, "'%s': its elements are no floats; activations are", path);
@@ -121,6 +151,16 @@ fail:
         array_close(out);
     }
     return status;
+}
+
+/* Bytes from byte `at` of the values on, into `out`. */
+static rf_status array_read(const rf_import_array *array, int64_t at, void *out, int64_t n_bytes)
+{
+    if (array->tensors != NULL) {
+        memcpy(out, array->t.bytes + at, (size_t)n_bytes);
+        return RF_OK;
+    }
+    return rf_raw_file_read(array->file, array->offset + at, out, n_bytes);
 }
 
 /* How the values lie in `t`, and its tokens. */
@@ -229,14 +269,22 @@ static void hash_i64(rf_import *imp, int64_t value)
 
 /* What tells a file from another one that is shaped like it: its name, and how its values begin and
  * end. */
-static void hash_file(rf_import *imp, const rf_import_file *file, const rf_named_tensor *t)
+static rf_status hash_file(rf_import *imp, const rf_import_file *file)
 {
+    rf_status status = RF_OK;
+    const rf_import_array *array = &imp->array;
     const char *slash = strrchr(file->path, '/'), *name = slash != NULL ? slash + 1 : file->path;
-    const int64_t n = rf_min_i64(t->n_bytes, SAMPLE_BYTES);
+    const int64_t n = rf_min_i64(array->t.n_bytes, SAMPLE_BYTES);
+    unsigned char sample[SAMPLE_BYTES];
+
     imp->hash = rf_hash(imp->hash, name, strlen(name) + 1);
     hash_i64(imp, file->n_tokens);
-    imp->hash = rf_hash(imp->hash, t->bytes, (size_t)n);
-    imp->hash = rf_hash(imp->hash, t->bytes + t->n_bytes - n, (size_t)n);
+    RF_TRY(array_read(array, 0, sample, n));
+    imp->hash = rf_hash(imp->hash, sample, (size_t)n);
+    RF_TRY(array_read(array, array->t.n_bytes - n, sample, n));
+    imp->hash = rf_hash(imp->hash, sample, (size_t)n);
+fail:
+    return status;
 }
 
 /* Raw values of a file whose size its folder tells. */
@@ -245,18 +293,19 @@ static rf_status raw_open(const rf_import *imp, const rf_import_file *file, rf_i
     rf_status status = RF_OK;
     const rf_import_layout *l = &imp->layout;
     rf_named_tensor t = {.name = "values", .dtype = l->dtype};
+    int64_t n_bytes = 0;
 
     *out = (rf_import_array){0};
     RF_TRY(rf_mul_i64(file->n_tokens / l->item_rows, l->item_stride, file->path, &t.n_elems));
     RF_TRY(rf_mul_i64(t.n_elems, (int64_t)sizeof(float), file->path, &t.n_bytes));
-    RF_TRY(rf_file_map_open(file->path, &out->map));
-    if (out->map.n_bytes < t.n_bytes) {
+    RF_TRY(rf_raw_file_open(file->path, false, &out->file));
+    RF_TRY(rf_raw_file_size(out->file, &n_bytes));
+    if (n_bytes < t.n_bytes) {
         RF_FAIL(RF_ERR_FORMAT,
                 "'%s' has %" PRId64 " bytes, expected %" PRId64 " or more for %" PRId64
                 " pictures: it was cut short",
-                file->path, out->map.n_bytes, t.n_bytes, file->n_tokens / l->item_rows);
+                file->path, n_bytes, t.n_bytes, file->n_tokens / l->item_rows);
     }
-    t.bytes = out->map.bytes;
     out->t = t;
 fail:
     if (status != RF_OK) {
@@ -349,10 +398,10 @@ static rf_status look_at_all(rf_import *imp, const rf_import_settings *settings)
     imp->hash = rf_hash(RF_HASH_START, imp->kind, strlen(imp->kind));
     for (int64_t i = 0; i < imp->n_files; i++) {
         RF_TRY(open_file(imp, i));
-        hash_file(imp, &imp->files[i], &imp->array.t);
+        RF_TRY(hash_file(imp, &imp->files[i]));
     }
     if (!is_raw(imp)) {
-        imp->kind = imp->array.tensors == NULL ? "npy" : "tensors";
+        imp->kind = imp->array.is_npy ? "npy" : "tensors";
     }
     hash_i64(imp, (int64_t)imp->layout.dtype);
     hash_i64(imp, imp->layout.n_layers);
@@ -393,6 +442,7 @@ void rf_import_close(rf_import *imp)
     for (int64_t i = 0; i < imp->n_files; i++) {
         rf_free(imp->files[i].path);
     }
+    rf_free(imp->run);
     rf_free(imp->files);
     rf_free(imp->layer_numbers);
     *imp = (rf_import){0};
@@ -409,21 +459,40 @@ static int64_t run_length(const rf_import *imp, int64_t token, int64_t n)
     return l->n_layers == 1 ? n_left : rf_min_i64(n_left, l->item_rows - token % l->item_rows);
 }
 
-static rf_status read_run(const rf_import *imp, int64_t layer, int64_t token, int64_t n, float *out)
+static rf_status reserve_run(rf_import *imp, int64_t n_bytes)
 {
+    rf_status status = RF_OK;
+    if (n_bytes > imp->run_bytes) {
+        rf_free(imp->run);
+        imp->run = NULL;
+        imp->run_bytes = 0;
+        RF_ALLOC(imp->run, n_bytes);
+        imp->run_bytes = n_bytes;
+    }
+fail:
+    return status;
+}
+
+static rf_status read_run(rf_import *imp, int64_t layer, int64_t token, int64_t n, float *out)
+{
+    rf_status status = RF_OK;
     const rf_import_layout *l = &imp->layout;
     const rf_named_tensor *all = &imp->array.t;
     const int64_t elem_bytes = all->n_bytes / all->n_elems;
     const int64_t at = token / l->item_rows * l->item_stride + token % l->item_rows * l->width +
                        layer * l->layer_stride;
-    const rf_named_tensor part = {.name = all->name,
-                                  .dtype = l->dtype,
-                                  .n_dims = 1,
-                                  .shape = {n * l->width},
-                                  .n_elems = n * l->width,
-                                  .bytes = all->bytes + at * elem_bytes,
-                                  .n_bytes = n * l->width * elem_bytes};
-    return rf_named_tensor_read_f32(&part, out);
+    rf_named_tensor part = {.name = all->name,
+                            .dtype = l->dtype,
+                            .n_dims = 1,
+                            .shape = {n * l->width},
+                            .n_elems = n * l->width,
+                            .n_bytes = n * l->width * elem_bytes};
+    RF_TRY(reserve_run(imp, part.n_bytes));
+    RF_TRY(array_read(&imp->array, at * elem_bytes, imp->run, part.n_bytes));
+    part.bytes = imp->run;
+    RF_TRY(rf_named_tensor_read_f32(&part, out));
+fail:
+    return status;
 }
 
 rf_status rf_import_read(rf_import *imp, int64_t layer, int64_t first, int64_t n, float *out)

@@ -18,12 +18,15 @@ typedef struct rf_import_layout {
     int64_t item_rows, item_stride, layer_stride;
 } rf_import_layout;
 
-/* A file's array, mapped. */
+/* A file's array. Its values are read where they lie in the file, and never through a map: a file
+ * that is cut meanwhile is an error then, and not the end of the program. */
 typedef struct rf_import_array {
-    rf_file_map map;
-    rf_tensor_file *tensors;
-    rf_named_tensor t; /* borrowed from one of these */
-    bool is_torch;
+    rf_raw_file *file;
+    int64_t offset;          /* of the values in it */
+    rf_tensor_file *tensors; /* of values that had to be put in order in memory, or NULL: t.bytes
+                                are there */
+    rf_named_tensor t;
+    bool is_npy, is_torch;
 } rf_import_array;
 
 typedef struct rf_import {
@@ -43,6 +46,8 @@ typedef struct rf_import {
     bool has_layers;       /* what the middle axis of three is */
     rf_import_array array; /* of file `at` */
     int64_t at;            /* -1: none is open */
+    unsigned char *run;    /* [run_bytes] values as they are in the file */
+    int64_t run_bytes;
 } rf_import;
 
 /* import_files.c. All local. */

@@ -83,10 +83,11 @@ static rf_status read_progress(rf_store *store)
     RF_TRY(rf_raw_file_read(store->file, store->at.done, store->done, n));
     RF_TRY(rf_raw_file_read(store->file, store->at.checksum, store->checksum,
                             n * checksum_bytes(store)));
-    for (int64_t g = 0; g < n; g++) {
+    for (int64_t g = 0; g < n && store->use != RF_STORE_REPAIR; g++) {
         if (store->done[g] > 1) {
             RF_FAIL(RF_ERR_FORMAT,
-                    "'%s': groups/done[%" PRId64 "] is %d, expected 0 or 1: it is damaged",
+                    "'%s': groups/done[%" PRId64
+                    "] is %d, expected 0 or 1: the file is damaged; " RF_STORE_HOW_TO_REPAIR,
                     store->path, g, store->done[g]);
         }
     }
@@ -94,14 +95,15 @@ fail:
     return status;
 }
 
-static rf_status open_store(const char *path, bool writable, rf_store **out)
+rf_status rf_store_open_for(const char *path, rf_store_use use, rf_store **out)
 {
     rf_status status = RF_OK;
     rf_store *store = NULL;
+    const bool writable = use != RF_STORE_READ;
 
     *out = NULL;
     RF_ALLOC(store, 1);
-    store->writable = writable;
+    store->use = use;
     RF_TRY(rf_format(store->path, sizeof store->path, "%s", path));
     RF_TRY(rf_store_read_head(store));
     RF_TRY(rf_raw_file_open(path, writable, &store->file));
@@ -119,13 +121,59 @@ fail:
 
 rf_status rf_store_open(const char *path, rf_store **out)
 {
-    return open_store(path, false, out);
+    return rf_store_open_for(path, RF_STORE_READ, out);
 }
 
-static rf_status make_file(const char *path, const rf_store_head *head)
+/* The folder that `path` is to lie in. */
+static rf_status make_folder(const char *path)
 {
-    rf_status status = rf_store_check_head(head);
-    return status == RF_OK && !rf_file_exists(path) ? rf_store_write_skeleton(path, head) : status;
+    rf_status status = RF_OK;
+    char folder[RF_PATH_LEN];
+    const char *slash = strrchr(path, '/');
+
+    if (slash != NULL && slash != path) {
+        RF_TRY(rf_format(folder, sizeof folder, "%.*s", (int)(slash - path), path));
+        RF_TRY(rf_file_make_dirs(folder));
+    }
+fail:
+    return status;
+}
+
+rf_status rf_store_lock(const char *path, rf_folder_lock **out)
+{
+    rf_status status = rf_folder_lock_take_file(path, out);
+    if (status == RF_ERR_UNSUPPORTED) { /* a file system without locks */
+        rf_log(RF_LOG_WARN, "%s. Two writers of it at once would not be noticed", rf_error_text());
+        return RF_OK;
+    }
+    return status;
+}
+
+/* Jobs that find all of it there write nothing, and any number of them may have it. */
+static bool is_finished(const char *path)
+{
+    rf_store *store = NULL;
+    const bool is = rf_store_open(path, &store) == RF_OK && rf_store_check_finished(store) == RF_OK;
+    rf_store_close(store);
+    return is;
+}
+
+/* Of rank 0: one job writes, and its other ranks stand behind this lock. */
+static rf_status make_file(const char *path, const rf_store_head *head, rf_folder_lock **lock)
+{
+    rf_status status = RF_OK;
+
+    RF_TRY(rf_store_check_head(head));
+    RF_TRY(make_folder(path));
+    if (rf_file_exists(path) && is_finished(path)) {
+        return RF_OK;
+    }
+    RF_TRY(rf_store_lock(path, lock));
+    if (!rf_file_exists(path)) {
+        RF_TRY(rf_store_write_skeleton(path, head));
+    }
+fail:
+    return status;
 }
 
 rf_status rf_store_create(const rf_comm *comm, const char *path, const rf_store_head *head,
@@ -133,18 +181,21 @@ rf_status rf_store_create(const rf_comm *comm, const char *path, const rf_store_
 {
     rf_status status = RF_OK;
     rf_store *store = NULL;
+    rf_folder_lock *lock = NULL;
 
     *out = NULL;
-    RF_TRY(rf_comm_agree(comm, rf_comm_rank(comm) == 0 ? make_file(path, head) : RF_OK));
-    status = open_store(path, true, &store);
+    RF_TRY(rf_comm_agree(comm, rf_comm_rank(comm) == 0 ? make_file(path, head, &lock) : RF_OK));
+    status = rf_store_open_for(path, RF_STORE_WRITE, &store);
     if (status == RF_OK) {
         status = rf_store_compare(store, head);
     }
     RF_TRY(rf_comm_agree(comm, status));
+    store->lock = lock;
     *out = store;
     return RF_OK;
 fail:
     rf_store_close(store);
+    rf_folder_lock_release(lock);
     return status;
 }
 
@@ -164,6 +215,7 @@ void rf_store_close(rf_store *store)
     if (store != NULL) {
         flush_rest(store);
         rf_raw_file_close(store->file);
+        rf_folder_lock_release(store->lock);
         rf_free(store->pending);
         rf_free(store->checksum);
         rf_free(store->done);
@@ -183,7 +235,8 @@ rf_status rf_store_check_finished(const rf_store *store)
     if (missing >= 0) {
         RF_FAIL(RF_ERR_FORMAT,
                 "'%s' is not finished: it has %" PRId64 " of %" PRId64 " groups, and group %" PRId64
-                " is the first that is missing. 'refract cache' with the same settings goes on",
+                " is the first that is missing (a run with activations.source=both writes those of "
+                "its activations.share). 'refract cache' with the same settings goes on",
                 store->path, n_done, store->n_groups, missing);
     }
 fail:
@@ -211,7 +264,7 @@ rf_status rf_store_write(rf_store *store, int64_t group, const void *const *bloc
     int64_t first = 0;
 
     RF_TRY(check_group(store, group));
-    RF_REQUIRE(store->writable, "'%s' was opened for reading", store->path);
+    RF_REQUIRE(store->use == RF_STORE_WRITE, "'%s' was opened for reading", store->path);
     const int64_t n = rf_store_group(store, group, &first);
     uint64_t *checksum = checksums_of(store, group);
     for (int64_t s = 0; s < n_sites; s++) {
@@ -254,6 +307,19 @@ fail:
     return status;
 }
 
+rf_status rf_store_unmark(rf_store *store, int64_t group)
+{
+    rf_status status = RF_OK;
+    const uint8_t zero = 0;
+
+    RF_TRY(check_group(store, group));
+    RF_TRY(rf_raw_file_write(store->file, store->at.done + group, &zero, 1));
+    RF_TRY(rf_raw_file_sync(store->file));
+    store->done[group] = 0;
+fail:
+    return status;
+}
+
 /* ---- reading -----------------------------------------------------------------------------------
  */
 
@@ -264,7 +330,8 @@ rf_status rf_store_has(rf_store *store, int64_t group, bool *out)
 
     *out = false;
     RF_TRY(check_group(store, group));
-    if (store->done[group] == 0 && store->writable) { /* another rank may have written it */
+    if (store->done[group] == 0 &&
+        store->use == RF_STORE_WRITE) { /* another rank may have written it */
         RF_TRY(rf_raw_file_read(store->file, store->at.done + group, &done, 1));
         if (done == 1) {
             RF_TRY(rf_raw_file_read(store->file, store->at.checksum + group * checksum_bytes(store),
@@ -289,9 +356,8 @@ static rf_status read_checked(const rf_store *store, int64_t group, const char *
     if (rf_checksum(out, (size_t)n_bytes) != checksum) {
         RF_FAIL(RF_ERR_FORMAT,
                 "'%s': %s of group %" PRId64 " (pictures %" PRId64 " to %" PRId64 ", bytes %" PRId64
-                " to %" PRId64
-                " of the file) do not match their checksum: the file is damaged; remove it and "
-                "write it again",
+                " to %" PRId64 " of the file) do not match their checksum: the file is "
+                "damaged; " RF_STORE_HOW_TO_REPAIR,
                 store->path, what, group, first, first + n - 1, offset, offset + n_bytes - 1);
     }
 fail:

@@ -350,12 +350,21 @@ static rf_status read_pictures(const rf_h5_file *f, rf_store *store)
     rf_status status = RF_OK;
     rf_store_head *head = &store->head;
     rf_store_text *text = &store->text;
+    int64_t n_pictures = 0, n_labels = 0;
+    int n_dims = 0;
 
+    /* Nothing is allocated before datasets of so many pictures are known to lie in the file. */
+    RF_TRY(rf_h5_shape(f, "pictures/name", 1, &n_dims, &n_pictures));
+    RF_TRY(rf_h5_locate(f, "pictures/valid", RF_H5_U8, 1, &n_pictures, &store->at.valid));
+    RF_TRY(rf_h5_shape(f, "pictures/label", 1, &n_dims, &n_labels));
+    if (n_dims != 1 || n_labels != n_pictures) {
+        RF_FAIL(RF_ERR_FORMAT, "'%s' has %" PRId64 " pictures and %" PRId64 " labels", store->path,
+                n_pictures, n_labels);
+    }
     RF_TRY(rf_h5_read_names(f, "pictures/name", &text->names, &head->n_pictures));
     RF_TRY(rf_h5_read_names(f, "classes/name", &text->classes, &head->n_classes));
     RF_ALLOC(text->labels, head->n_pictures);
     RF_TRY(rf_h5_read(f, "pictures/label", RF_H5_I64, 1, &head->n_pictures, text->labels));
-    RF_TRY(rf_h5_locate(f, "pictures/valid", RF_H5_U8, 1, &head->n_pictures, &store->at.valid));
     head->names = (const char *const *)text->names;
     head->classes = (const char *const *)text->classes;
     head->labels = text->labels;

@@ -21,6 +21,13 @@ typedef struct rf_store_places {
     int64_t valid, checksum, done;
 } rf_store_places;
 
+typedef enum rf_store_use { RF_STORE_READ, RF_STORE_WRITE, RF_STORE_REPAIR } rf_store_use;
+
+/* Behind "the file is damaged; ". */
+#define RF_STORE_HOW_TO_REPAIR                                                                     \
+    "the 'refract cache' command that wrote it, with repair=true behind it, writes the damaged "   \
+    "groups again"
+
 struct rf_store {
     char path[RF_PATH_LEN];
     rf_store_head head;
@@ -28,13 +35,22 @@ struct rf_store {
     rf_store_places at;
     int64_t n_groups;
     rf_raw_file *file;
-    bool writable;
-    uint8_t *done;      /* [n_groups] as far as this process knows */
+    rf_store_use use;
+    rf_folder_lock *lock; /* of rank 0 of a job that writes; NULL: nothing was to be written */
+    uint8_t *done;      /* [n_groups] as far as this process knows; as it stands, to be repaired */
     uint64_t *checksum; /* [n_groups, n_sites + 1] of those */
     int64_t *pending;   /* [n_groups] groups that are written and not marked */
     int64_t n_pending, pending_bytes;
     double last_flush; /* rf_now */
 };
+
+/* store.c. Local. */
+
+rf_status rf_store_open_for(const char *path, rf_store_use use, rf_store **out);
+/* One writer of `path` at a time; NULL with a warning where the file system has no locks. */
+rf_status rf_store_lock(const char *path, rf_folder_lock **out);
+/* Mark that the group is to be written again. */
+rf_status rf_store_unmark(rf_store *store, int64_t group);
 
 /* store_head.c. Local. */
 

@@ -77,6 +77,22 @@ fail:
     return status;
 }
 
+/* A share of the groups leaves the store unfinished, which whoever reads it later has to know. */
+static void tell_of_share(const rf_activation_stream_opts *opts, const rf_activation_stream *st)
+{
+    if (opts->n_vits == 0 || opts->store == NULL || rf_comm_rank(opts->comm) != 0) {
+        return;
+    }
+    const int64_t n = st->order.n_groups, n_all = rf_store_n_groups(opts->store);
+    if (n < n_all && rf_store_check_finished(opts->store) != RF_OK) {
+        rf_log(RF_LOG_WARN,
+               "activations.share is %g: this run writes %" PRId64 " of the %" PRId64
+               " groups of '%s' and reads those again. activations.source=store wants all of them: "
+               "'refract cache' with the same settings adds the others",
+               opts->share, n, n_all, rf_store_path(opts->store));
+    }
+}
+
 rf_status rf_activation_stream_open(const rf_activation_stream_opts *opts,
                                     const rf_reader_opts *readers, int64_t n_readers,
                                     rf_activation_stream **out)
@@ -97,5 +113,9 @@ rf_status rf_activation_stream_open(const rf_activation_stream_opts *opts,
         }
         return status;
     }
-    return rf_activation_stream_assemble(&frame, source, readers, n_readers, out);
+    status = rf_activation_stream_assemble(&frame, source, readers, n_readers, out);
+    if (status == RF_OK) {
+        tell_of_share(opts, *out);
+    }
+    return status;
 }

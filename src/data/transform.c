@@ -25,6 +25,11 @@ rf_status rf_transform_load(const char *model_dir, rf_transform *out)
     char *text = NULL;
     int64_t n_bytes = 0;
     *out = (rf_transform){0};
+    if (model_dir[0] == '\0') {
+        RF_FAIL(RF_ERR_SETTING,
+                "it is not said where the model is (a run that was trained from a store does not "
+                "know): add model.path=FOLDER, or with several models model.NAME.path=FOLDER");
+    }
     if (!rf_file_is_dir(model_dir)) {
         RF_FAIL(RF_ERR_NOT_FOUND, "%s: there is no such folder", model_dir);
     }

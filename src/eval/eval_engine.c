@@ -182,6 +182,12 @@ fail:
     return status;
 }
 
+int64_t rf_eval_n_classes(const rf_eval_model *model)
+{
+    return model->classifier != NULL ? model->classifier->classes.n_classes
+                                     : rf_vit_get_config(model->vit)->n_classes;
+}
+
 static rf_status init_host(rf_eval_engine *e)
 {
     rf_status status = RF_OK;
@@ -192,7 +198,7 @@ static rf_status init_host(rf_eval_engine *e)
         rf_eval_runner *runner = &e->runners[m];
         const rf_vit_config *c = rf_vit_get_config(runner->model->vit);
         d_out = rf_max_i64(d_out, c->d_out);
-        n_classes = rf_max_i64(n_classes, c->n_classes);
+        n_classes = rf_max_i64(n_classes, rf_eval_n_classes(runner->model));
         if (e->job->settings.substitution && runner->n_reads > 0) {
             RF_ALLOC(runner->clean, e->n_local * c->d_out);
         }
@@ -223,8 +229,8 @@ rf_status rf_eval_engine_init(rf_eval_engine *e)
     RF_REQUIRE(settings->micro_batch >= 1, "micro_batch = %" PRId64 ", expected >= 1",
                settings->micro_batch);
     e->batch = settings->micro_batch;
-    RF_TRY(choose_pictures(e, e->split == RF_SPLIT_HELD_OUT ? settings->max_held_out
-                                                            : settings->max_trained_on));
+    RF_TRY(choose_pictures(e, e->split == RF_SPLIT_TRAIN ? settings->max_trained_on
+                                                         : settings->max_held_out));
     RF_TRY(deal_pictures(e));
     RF_TRY(rf_eval_sites_init(e));
     RF_TRY(open_feeds(e));

@@ -66,12 +66,18 @@ static rf_status take_output(rf_eval_engine *e, const rf_eval_runner *runner,
         RF_TRY(rf_copy_out(s, embedding, out->embedding.data,
                            (size_t)(n * c->d_out) * sizeof *embedding));
     }
-    if (logits != NULL) {
+    if (logits != NULL && runner->model->classifier == NULL) {
         RF_BUG(out->logits.data != NULL, "the model gave no logits");
         RF_TRY(
             rf_copy_out(s, logits, out->logits.data, (size_t)(n * c->n_classes) * sizeof *logits));
     }
     RF_TRY(rf_stream_synchronise(s));
+    if (logits != NULL && runner->model->classifier != NULL) {
+        const rf_eval_classifier *classifier = runner->model->classifier;
+        RF_BUG(embedding != NULL, "logits of a classifier without embeddings");
+        RF_TRY(rf_zero_shot_logits(&classifier->classes, embedding, n, (float)classifier->scale,
+                                   logits));
+    }
 fail:
     return status;
 }
@@ -159,34 +165,47 @@ static int64_t model_class(const rf_eval_engine *e, const rf_eval_runner *runner
     return classes != NULL && label >= 0 ? classes[label] : -1;
 }
 
-/* Cross entropies of e->logits, added over the readable pictures with a class; how many they are.
- */
-static double sum_cross_entropy(const rf_eval_engine *e, const rf_eval_runner *runner,
-                                int64_t *n_labelled)
+/* No other logit is larger, nor as large and before it. */
+static bool is_largest(const float *logits, int64_t n, int64_t class)
 {
-    const int64_t n_classes = rf_vit_get_config(runner->model->vit)->n_classes;
-    double sum = 0;
-
-    *n_labelled = 0;
-    for (int64_t b = 0; b < e->n_images; b++) {
-        const int64_t class = model_class(e, runner, b);
-        if (e->valid[b] != 0 && class >= 0) {
-            sum += rf_eval_cross_entropy(e->logits + b * n_classes, n_classes, class);
-            *n_labelled += 1;
+    for (int64_t c = 0; c < n; c++) {
+        if (logits[c] > logits[class] || (c < class && logits[c] >= logits[class])) {
+            return false;
         }
     }
-    return sum;
+    return true;
 }
 
-/* Run the model with e->swap at `places`, and add the cosines to the untouched embeddings (and the
- * cross entropies, if `ce` is not NULL). */
+/* Cross entropies of e->logits, and how many of them are right, added over the readable pictures
+ * with a class; returns how many those are. */
+static int64_t sum_logits(const rf_eval_engine *e, const rf_eval_runner *runner, double *ce,
+                          double *n_right)
+{
+    const int64_t n_classes = rf_eval_n_classes(runner->model);
+    int64_t n_labelled = 0;
+    double sum = 0;
+
+    for (int64_t b = 0; b < e->n_images; b++) {
+        const float *logits = e->logits + b * n_classes;
+        const int64_t class = model_class(e, runner, b);
+        if (e->valid[b] != 0 && class >= 0) {
+            sum += rf_eval_cross_entropy(logits, n_classes, class);
+            *n_right += is_largest(logits, n_classes, class) ? 1 : 0;
+            n_labelled++;
+        }
+    }
+    *ce += sum;
+    return n_labelled;
+}
+
+/* Run the model with e->swap at `places`, and add the cosines to the untouched embeddings (and what
+ * the logits say, if `ce` is not NULL). */
 static rf_status run_swapped(rf_eval_engine *e, const rf_eval_places *places, int64_t first_local,
-                             double *cosine, double *ce)
+                             double *cosine, double *ce, double *n_right)
 {
     rf_status status = RF_OK;
     const rf_eval_runner *runner = &e->runners[e->sites[places->at[0].site].model];
     const int64_t d_out = rf_vit_get_config(runner->model->vit)->d_out;
-    int64_t n_labelled = 0;
 
     RF_TRY(run_from(e, runner, places, ce != NULL ? wanted_logits(e, runner) : NULL));
     for (int64_t b = 0; b < e->n_images; b++) {
@@ -196,7 +215,7 @@ static rf_status run_swapped(rf_eval_engine *e, const rf_eval_places *places, in
         }
     }
     if (ce != NULL && runner->model->classes != NULL) {
-        *ce += sum_cross_entropy(e, runner, &n_labelled);
+        sum_logits(e, runner, ce, n_right);
     }
 fail:
     return status;
@@ -235,12 +254,11 @@ static rf_status read_model(rf_eval_engine *e, const rf_eval_runner *runner, int
     float *clean =
         all ? runner->clean + first_local * rf_vit_get_config(runner->model->vit)->d_out : NULL;
     double *sums = e->group + runner->sums_at;
-    int64_t n_labelled = 0;
 
     RF_TRY(run_clean(e, runner, clean));
     if (all && runner->model->classes != NULL) {
-        sums[RF_SUM_CE] += sum_cross_entropy(e, runner, &n_labelled);
-        sums[RF_SUM_LABELLED] += (double)n_labelled;
+        sums[RF_SUM_LABELLED] +=
+            (double)sum_logits(e, runner, &sums[RF_SUM_CE], &sums[RF_SUM_RIGHT]);
     }
 fail:
     return status;
@@ -271,11 +289,22 @@ fail:
     return status;
 }
 
-/* e->swap and the cosines and cross entropies under it, to the sums of a way to replace tokens. */
+/* e->swap and what comes out under it, to the sums of a way to replace tokens. */
 static rf_status measure_swap(rf_eval_engine *e, const rf_eval_places *places, int64_t first_local,
                               double *sums)
 {
-    return run_swapped(e, places, first_local, &sums[RF_SUM_SWAP_COSINE], &sums[RF_SUM_SWAP_CE]);
+    return run_swapped(e, places, first_local, &sums[RF_SUM_SWAP_COSINE], &sums[RF_SUM_SWAP_CE],
+                       &sums[RF_SUM_SWAP_RIGHT]);
+}
+
+/* Hundreds of coders take minutes for one micro-batch. */
+static void show_progress(const rf_eval_engine *e, const char *what, int64_t idx, int64_t n)
+{
+    char detail[64];
+    if (n > 1 &&
+        rf_format(detail, sizeof detail, "%s %" PRId64 "/%" PRId64, what, idx + 1, n) == RF_OK) {
+        rf_progress(e->label, e->n_done, e->n_chosen, detail);
+    }
 }
 
 rf_status rf_eval_group_measure(rf_eval_engine *e, int64_t first_local)
@@ -291,6 +320,7 @@ rf_status rf_eval_group_measure(rf_eval_engine *e, int64_t first_local)
     RF_TRY(read_sites(e));
     for (int64_t i = 0; i < e->job->n_coders; i++) {
         const rf_eval_part *part = &e->parts[i];
+        show_progress(e, "coder", i, e->job->n_coders);
         RF_TRY_DOING(rf_eval_part_measure(e, part), "coder %s", part->coder->name);
         if (part->ablation >= 0) {
             RF_TRY(measure_swap(e, &part->out, first_local, e->group + part->swap_at));
@@ -299,6 +329,7 @@ rf_status rf_eval_group_measure(rf_eval_engine *e, int64_t first_local)
     for (int64_t i = 0; i < e->n_ablations; i++) {
         const rf_eval_places *places = e->ablations[i].places;
         const size_t n = (size_t)(e->n_images * places->n_rows * places->width);
+        show_progress(e, "zeros in place", i, e->n_ablations);
         RF_TRY(rf_fill_bytes(e->job->stream, e->swap, 0, n * sizeof *e->swap));
         RF_TRY(measure_swap(e, places, first_local, e->group + e->ablations[i].zero_at));
     }
@@ -340,8 +371,9 @@ rf_status rf_eval_group_ablate(rf_eval_engine *e, int64_t first_local)
         }
     }
     for (int64_t i = 0; i < e->n_ablations; i++) {
+        show_progress(e, "place", i, e->n_ablations);
         RF_TRY(put_means(e, &e->ablations[i]));
-        RF_TRY(run_swapped(e, e->ablations[i].places, first_local, &e->group[i], NULL));
+        RF_TRY(run_swapped(e, e->ablations[i].places, first_local, &e->group[i], NULL, NULL));
     }
 fail:
     return status;

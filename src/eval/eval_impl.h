@@ -7,9 +7,9 @@
 /* Sums that belong to pictures, at the head of the arena; then for each model those of its classes.
  */
 enum { RF_SUM_PICTURES, RF_SUM_BAD, RF_SUM_HEAD };
-enum { RF_SUM_LABELLED, RF_SUM_CE, RF_SUM_MODEL };
+enum { RF_SUM_LABELLED, RF_SUM_CE, RF_SUM_RIGHT, RF_SUM_MODEL };
 /* Of one way to replace tokens. */
-enum { RF_SUM_SWAP_COSINE, RF_SUM_SWAP_CE, RF_SUM_SWAP };
+enum { RF_SUM_SWAP_COSINE, RF_SUM_SWAP_CE, RF_SUM_SWAP_RIGHT, RF_SUM_SWAP };
 
 /* One model of the job; those that no coder reads have no reads and are not run. */
 typedef struct rf_eval_runner {
@@ -77,6 +77,8 @@ typedef struct rf_eval_part {
 typedef struct rf_eval_engine {
     const rf_eval_job *job;
     rf_picture_split split;
+    const char *label;            /* of the pass under way, for progress */
+    int64_t n_done;               /* pictures of it, of all ranks */
     int64_t batch;                /* pictures of a micro-batch */
     int64_t n_chosen, n_groups;   /* pictures, micro-batches; of all ranks */
     int64_t *chosen;              /* [n_chosen] indices in the split, rising */
@@ -124,6 +126,9 @@ rf_site_sums rf_eval_site_sums(const rf_eval_site *site, double *arena);
 rf_status rf_eval_site_name(const rf_eval_engine *engine, const rf_eval_site *site,
                             char out[RF_NAME_LEN]);
 
+/* Classes of the model's head or classifier. */
+int64_t rf_eval_n_classes(const rf_eval_model *model);
+
 /* eval_part.c: reconstruct the tokens that `part` sees, add what they give to engine->group, and
  * leave the reconstructions in engine->swap. */
 rf_status rf_eval_part_measure(rf_eval_engine *engine, const rf_eval_part *part);
@@ -133,5 +138,21 @@ rf_status rf_eval_part_measure(rf_eval_engine *engine, const rf_eval_part *part)
 rf_status rf_eval_group_measure(rf_eval_engine *engine, int64_t first_local);
 /* Add the cosines under mean ablation, by ablation, to engine->group [n_ablations]. */
 rf_status rf_eval_group_ablate(rf_eval_engine *engine, int64_t first_local);
+
+/* ---- eval_pictures.c: what a run is evaluated on -----------------------------------------------
+ */
+
+typedef struct rf_eval_pictures {
+    rf_picture_list *own;   /* the run's; NULL: not wanted */
+    rf_picture_list *other; /* of eval.pictures, or NULL */
+} rf_eval_pictures;
+/* Collective. Errors: those of the lists; SETTING (nothing says where they are, or some of the
+ * others were trained on). */
+rf_status rf_eval_pictures_open(const rf_comm *comm, const rf_run_settings *run,
+                                const rf_eval_settings *settings, rf_eval_pictures *out);
+void rf_eval_pictures_close(rf_eval_pictures *pictures);
+/* Those of held-out or trained-on figures; NULL: there are none. */
+const rf_picture_list *rf_eval_pictures_of(const rf_eval_pictures *pictures, rf_picture_split split,
+                                           rf_picture_split *part);
 
 #endif

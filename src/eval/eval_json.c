@@ -23,10 +23,14 @@ static const figure formulas[] = {
                        "with x_hat in the place of x"},
     {"cosine_zero", "the same with zeros in their place"},
     {"cosine_mean", "the same with the mean of those tokens over this split in their place"},
-    {"ce", "mean over labelled pictures of the cross entropy of the model's logits, nats"},
+    {"ce", "mean over labelled pictures of the cross entropy of the logits, nats; logits: of the "
+           "model's head, or, with a classifier, logit_scale * the cosines of the final embedding "
+           "to its classes"},
     {"ce_spliced", "the same with x_hat in the place of x"},
     {"ce_zero", "the same with zeros in their place"},
     {"ce_recovered_percent", "100 * (ce_zero - ce_spliced) / (ce_zero - ce)"},
+    {"accuracy_percent", "100 * labelled pictures whose class has the largest logit / labelled "
+                         "pictures; accuracy_spliced_percent and accuracy_zero_percent as for ce"},
 };
 
 const char *rf_substitution_text(rf_substitution_kind kind)
@@ -151,14 +155,17 @@ static rf_status append_substitution(rf_str *out, const rf_substitution_figures 
     const number entropies[] = {{"ce", f->ce},
                                 {"ce_spliced", f->ce_spliced},
                                 {"ce_zero", f->ce_zero},
-                                {"ce_recovered_percent", f->ce_recovered}};
+                                {"ce_recovered_percent", f->ce_recovered},
+                                {"accuracy_percent", f->accuracy},
+                                {"accuracy_spliced_percent", f->accuracy_spliced},
+                                {"accuracy_zero_percent", f->accuracy_zero}};
 
     RF_TRY(append_text(out, 10, "substitution", rf_substitution_text(f->kind)));
     RF_TRY(rf_str_append(out, "          \"embedding\": {\"n_pictures\": %" PRId64, f->n_pictures));
     RF_TRY(append_numbers(out, cosines, 3));
     RF_TRY(rf_str_append(out, "},\n          \"classification\": {\"n_pictures\": %" PRId64,
                          f->n_labelled));
-    RF_TRY(append_numbers(out, entropies, 4));
+    RF_TRY(append_numbers(out, entropies, 7));
     RF_TRY(rf_str_append(out, "}\n"));
 fail:
     return status;
@@ -193,13 +200,14 @@ fail:
     return status;
 }
 
-static rf_status append_split(rf_str *out, const rf_split_figures *split)
+static rf_status append_split(rf_str *out, const rf_split_figures *split, const char *path)
 {
     rf_status status = RF_OK;
 
     RF_TRY(rf_str_append(out, "    {\n"));
     RF_TRY(append_text(out, 6, "pictures",
                        split->split == RF_SPLIT_HELD_OUT ? "held out" : "trained on"));
+    RF_TRY(append_text(out, 6, "path", path));
     RF_TRY(append_count(out, 6, "n_pictures", split->n_pictures));
     RF_TRY(append_count(out, 6, "n_unreadable", split->n_bad));
     RF_TRY(append_hash(out, 6, "pictures_hash", split->pictures_hash));
@@ -229,6 +237,30 @@ fail:
     return status;
 }
 
+/* What its logits are of, and how classes of pictures came to be its own. */
+static rf_status append_classes(rf_str *out, const rf_eval_report *r,
+                                const rf_evaluated_model *model)
+{
+    rf_status status = RF_OK;
+
+    if (model->logit_scale > 0) {
+        RF_TRY(append_text(out, 6, "classifier", r->settings.classifier));
+        RF_TRY(append_hash(out, 6, "classifier_hash", model->classifier_hash));
+        RF_TRY(append_key(out, 6, "logit_scale"));
+        RF_TRY(rf_json_append_f64(out, model->logit_scale));
+        RF_TRY(rf_str_append(out, ",\n"));
+    }
+    RF_TRY(append_count(out, 6, "n_classes", model->n_classes));
+    if (model->class_match != NULL) {
+        RF_TRY(append_text(out, 6, "classes_matched", model->class_match));
+    }
+    if (model->ce_reason != NULL) {
+        RF_TRY(append_text(out, 6, "no_classification", model->ce_reason));
+    }
+fail:
+    return status;
+}
+
 static rf_status append_models(rf_str *out, const rf_eval_report *r)
 {
     rf_status status = RF_OK;
@@ -242,9 +274,7 @@ static rf_status append_models(rf_str *out, const rf_eval_report *r)
         }
         RF_TRY(append_text(out, 6, "model", model->model_name));
         RF_TRY(append_text(out, 6, "path", model->path));
-        if (model->ce_reason != NULL) {
-            RF_TRY(append_text(out, 6, "no_classification", model->ce_reason));
-        }
+        RF_TRY(append_classes(out, r, model));
         RF_TRY(append_text(out, 6, "weight_processing", model->weight_processing));
         RF_TRY(rf_str_append(out, "      \"hash\": \"%016" PRIx64 "\"\n    }%s\n", model->hash,
                              m + 1 < r->n_models ? "," : ""));
@@ -284,9 +314,12 @@ rf_status rf_eval_report_write_json(const rf_eval_report *report, rf_str *out)
     RF_TRY(append_origin(out, report));
     RF_TRY(append_formulas(out));
     RF_TRY(rf_str_append(out, "  \"splits\": [\n"));
-    RF_TRY(append_split(out, &report->splits[0]));
-    RF_TRY(rf_str_append(out, ",\n"));
-    RF_TRY(append_split(out, &report->splits[1]));
+    for (int s = 0; s < 2; s++) {
+        if (s == 0 || report->splits[s].n_coders > 0) {
+            RF_TRY(rf_str_append(out, "%s", s > 0 ? ",\n" : ""));
+            RF_TRY(append_split(out, &report->splits[s], report->split_paths[s]));
+        }
+    }
     RF_TRY(rf_str_append(out, "\n  ]\n}\n"));
 fail:
     return status;

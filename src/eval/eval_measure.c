@@ -56,12 +56,15 @@ static rf_status run_pass(rf_eval_engine *e, group_work work, int64_t n_sums, co
     const int64_t size = rf_comm_size(e->job->comm);
     const int64_t n_rounds = rf_ceil_div(e->n_groups, size);
 
+    e->label = label;
+    e->n_done = 0;
     memset(e->total, 0, (size_t)n_sums * sizeof *e->total);
     RF_TRY(rf_comm_agree(e->job->comm, start_feeds(e)));
     for (int64_t round = 0; round < n_rounds; round++) {
         RF_TRY(rf_comm_agree(e->job->comm, work_round(e, round, work)));
         RF_TRY(fold(e, n_sums));
-        rf_progress(label, rf_min_i64(e->n_chosen, (round + 1) * size * e->batch), e->n_chosen, "");
+        e->n_done = rf_min_i64(e->n_chosen, (round + 1) * size * e->batch);
+        rf_progress(label, e->n_done, e->n_chosen, "");
     }
 fail:
     return status;
@@ -136,6 +139,9 @@ static void fill_substitution(const rf_eval_engine *e, const rf_eval_part *part,
         out->ce_spliced = swap[RF_SUM_SWAP_CE] / n_labelled;
         out->ce_zero = zero[RF_SUM_SWAP_CE] / n_labelled;
         out->ce_recovered = percent_recovered(out->ce, out->ce_spliced, out->ce_zero);
+        out->accuracy = 100 * model[RF_SUM_RIGHT] / n_labelled;
+        out->accuracy_spliced = 100 * swap[RF_SUM_SWAP_RIGHT] / n_labelled;
+        out->accuracy_zero = 100 * zero[RF_SUM_SWAP_RIGHT] / n_labelled;
     }
 }
 
@@ -198,12 +204,12 @@ static rf_status describe(const rf_eval_engine *e, const rf_eval_part *part, rf_
     rf_status status = RF_OK;
     const double none = (double)NAN;
 
-    *out = (rf_coder_figures){
-        .tokens = part->coder->tokens,
-        .n_latents = part->n_latents,
-        .width = part->in.width,
-        .out_width = part->out.width,
-        .substitution = {part->kind, 0, none, none, none, 0, none, none, none, none}};
+    *out = (rf_coder_figures){.tokens = part->coder->tokens,
+                              .n_latents = part->n_latents,
+                              .width = part->in.width,
+                              .out_width = part->out.width,
+                              .substitution = {part->kind, 0, none, none, none, 0, none, none, none,
+                                               none, none, none, none}};
     RF_TRY(rf_format(out->name, sizeof out->name, "%s", part->coder->name));
     RF_TRY(join_sites(e, &part->in, out->input));
     if (part->coder->n_out > 0) {
@@ -287,10 +293,10 @@ rf_status rf_eval_measure(const rf_eval_job *job, rf_picture_split split, rf_spl
     rf_status status = RF_OK;
     rf_eval_engine engine = {.job = job, .split = split};
 
-    *out = (rf_split_figures){.split = split};
+    *out = (rf_split_figures){.split = split == RF_SPLIT_TRAIN ? split : RF_SPLIT_HELD_OUT};
     RF_TRY(rf_comm_agree(job->comm, rf_eval_engine_init(&engine)));
     RF_TRY(run_pass(&engine, rf_eval_group_measure, engine.n_sums,
-                    split == RF_SPLIT_HELD_OUT ? "held out" : "trained on"));
+                    split == RF_SPLIT_TRAIN ? "trained on" : "held out"));
     RF_TRY(check_totals(&engine));
     RF_TRY(sum_fired(&engine));
     RF_TRY(rf_comm_agree(job->comm, fill_split(&engine, out)));

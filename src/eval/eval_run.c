@@ -1,54 +1,17 @@
 /* A run's coders, measured and recorded in its folder. */
-#include "refract/eval.h"
+#include "eval_impl.h"
 
-static const rf_setting rows[] = {
-    {.key = "max_held_out",
-     .type = RF_SETTING_I64,
-     .offset = offsetof(rf_eval_settings, max_held_out),
-     .fallback = "0",
-     .min = 0,
-     .max = 1e12,
-     .unit = "pictures",
-     .help = "Held-out pictures to measure on, chosen by the seed; 0 is all of them."},
-    {.key = "max_trained_on",
-     .type = RF_SETTING_I64,
-     .offset = offsetof(rf_eval_settings, max_trained_on),
-     .fallback = "512",
-     .min = 0,
-     .max = 1e12,
-     .unit = "pictures",
-     .help = "Pictures trained on to measure on beside them; 0 is all of them."},
-    {.key = "micro_batch",
-     .type = RF_SETTING_I64,
-     .offset = offsetof(rf_eval_settings, micro_batch),
-     .fallback = "16",
-     .min = 1,
-     .max = 4096,
-     .unit = "pictures",
-     .help = "Pictures of one forward pass; sums are added in groups of so many."},
-    {.key = "substitution",
-     .type = RF_SETTING_BOOL,
-     .offset = offsetof(rf_eval_settings, substitution),
-     .fallback = "true",
-     .unit = "",
-     .help = "Also run the model with reconstructions, zeros and means in the place of tokens."},
-};
-
-const rf_settings_table rf_eval_settings_table = {
-    .section = "eval",
-    .help = "What 'refract eval' measures on.",
-    .rows = rows,
-    .n_rows = sizeof rows / sizeof rows[0],
-};
+#include <string.h>
 
 /* Everything that a measurement borrows. */
 typedef struct bench {
     rf_stream *stream;
     rf_eval_model models[RF_MAX_MODELS];
     rf_transform transforms[RF_MAX_MODELS];
+    rf_eval_classifier classifier; /* of the one model, if settings name it */
     int64_t *classes[RF_MAX_MODELS];
     int n_models;
-    rf_picture_list *pictures;
+    rf_eval_pictures pictures;
     rf_eval_coder *coders;
     rf_reader_site *sites; /* [2 RF_MAX_SITES] of each coder */
     int64_t n_coders;
@@ -61,6 +24,12 @@ static rf_status open_model(rf_backend *be, const rf_named_model *named, bench *
     rf_transform *transform = &b->transforms[m];
     rf_eval_model *model = &b->models[m];
 
+    if (named->settings.path[0] == '\0') {
+        RF_FAIL(RF_ERR_SETTING,
+                "the run does not say where its model is, as it was trained from a store: write "
+                "model.%s%spath=MODEL behind it",
+                named->name, named->name[0] != '\0' ? "." : "");
+    }
     RF_TRY(rf_model_settings_transform(&named->settings, transform));
     const rf_vit_opts opts = rf_model_settings_opts(&named->settings, transform);
     RF_TRY(rf_vit_open(be, named->settings.path, &opts, &model->vit));
@@ -106,8 +75,8 @@ static rf_status load_coder(rf_backend *be, const rf_run *run, int64_t idx, benc
     rf_status status = RF_OK;
     const rf_run_settings *settings = rf_run_get_settings(run);
     const rf_coder_settings *coder = &settings->coders[idx].coder;
-    rf_reader_site *sites = b->sites + 2 * RF_MAX_SITES * idx;
-    rf_eval_coder *out = &b->coders[idx];
+    rf_reader_site *sites = b->sites + 2 * RF_MAX_SITES * b->n_coders;
+    rf_eval_coder *out = &b->coders[b->n_coders];
 
     out->name = coder->name;
     out->tokens = rf_coder_token_class(coder);
@@ -115,20 +84,31 @@ static rf_status load_coder(rf_backend *be, const rf_run *run, int64_t idx, benc
     RF_TRY(find_sites(settings, b, coder->input, sites, &out->n_in));
     RF_TRY(find_sites(settings, b, coder->target, sites + out->n_in, &out->n_out));
     RF_TRY(rf_run_load_coder(be, b->stream, run, idx, &out->coder));
+    b->n_coders++;
 fail:
     return status;
 }
 
+/* Those that there are: some may wait for a pass that has not begun. */
 static rf_status load_coders(rf_backend *be, const rf_run *run, bench *b)
 {
     rf_status status = RF_OK;
     const rf_run_settings *settings = rf_run_get_settings(run);
+    const double start = rf_now();
+    int64_t pass = 0, n_passes = 0;
 
     RF_ALLOC(b->coders, settings->n_coders);
     RF_ALLOC(b->sites, 2 * RF_MAX_SITES * settings->n_coders);
-    b->n_coders = settings->n_coders;
-    for (int64_t i = 0; i < b->n_coders; i++) {
+    for (int64_t i = 0; i < settings->n_coders; i++) {
+        if (rf_run_coder_waits(run, i, &pass, &n_passes)) {
+            rf_log(RF_LOG_INFO, "left out %s: it waits for pass %" PRId64 " of %" PRId64,
+                   settings->coders[i].coder.name, pass, n_passes);
+            continue;
+        }
         RF_TRY(load_coder(be, run, i, b));
+        if (rf_now() - start > 1) { /* many, or large ones */
+            rf_progress("load coders", i + 1, settings->n_coders, settings->coders[i].coder.name);
+        }
     }
 fail:
     return status;
@@ -141,7 +121,8 @@ static void close_bench(bench *b)
     }
     rf_free(b->coders);
     rf_free(b->sites);
-    rf_picture_list_close(b->pictures);
+    rf_eval_pictures_close(&b->pictures);
+    rf_eval_classifier_fini(&b->classifier);
     for (int m = 0; m < b->n_models; m++) {
         rf_free(b->classes[m]);
         rf_vit_close(b->models[m].vit);
@@ -167,25 +148,76 @@ static rf_status describe(const rf_run *run, const bench *b, rf_eval_report *out
 {
     rf_status status = RF_OK;
     const rf_run_settings *settings = rf_run_get_settings(run);
+    const rf_picture_list *pictures = b->pictures.own != NULL ? b->pictures.own : b->pictures.other;
 
     RF_TRY(rf_format(out->run_dir, sizeof out->run_dir, "%s", settings->output.dir));
     RF_TRY(rf_format(out->checkpoint, sizeof out->checkpoint, "%s", rf_run_checkpoint_path(run)));
     RF_TRY(rf_path_join(out->json_path, settings->output.dir, "eval.json"));
     RF_TRY(rf_format(out->pictures_path, sizeof out->pictures_path, "%s", settings->data.path));
+    RF_TRY(rf_format(out->split_paths[0], RF_PATH_LEN, "%s",
+                     b->pictures.other != NULL ? out->settings.pictures : settings->data.path));
+    RF_TRY(rf_format(out->split_paths[1], RF_PATH_LEN, "%s", settings->data.path));
     RF_TRY(hash_settings(settings->output.dir, &out->settings_hash));
     out->step = rf_run_step(run);
-    out->pictures_hash = rf_picture_list_hash(b->pictures);
+    out->pictures_hash = rf_picture_list_hash(pictures);
     out->seed = (uint64_t)settings->train.seed;
 fail:
     return status;
 }
 
-/* Model `m`: what it is, and what its classes are or why it has none. */
-static rf_status describe_model(const rf_run_settings *settings, int m, bench *b,
+/* ---- models -----------------------------------------------------------------------------------
+ */
+
+/* The run's weights are those that its coders were trained on, as far as names tell. */
+static rf_status check_processing(const rf_run *run, const bench *b)
+{
+    rf_status status = RF_OK;
+    char mine[128];
+    const char *trained = rf_run_weight_processing(run);
+
+    rf_vit_processing_name(rf_vit_processing(b->models[0].vit), mine);
+    if (b->n_models == 1 && strcmp(mine, trained) != 0) {
+        RF_FAIL(RF_ERR_SETTING,
+                "the run's coders were trained on a model of weight processing '%s', this one has "
+                "'%s': write model.KEY=true or false behind the run",
+                trained, mine);
+    }
+fail:
+    return status;
+}
+
+static rf_status load_classifier(const rf_run_settings *run, const rf_eval_settings *settings,
+                                 bench *b)
+{
+    rf_status status = RF_OK;
+    const rf_model_settings *model = &run->models[0].settings;
+    double scale = settings->logit_scale;
+
+    if (settings->classifier[0] == '\0') {
+        return RF_OK;
+    }
+    if (b->n_models != 1) {
+        RF_FAIL(RF_ERR_SETTING, "classifier is of one model, and the run has %d", b->n_models);
+    }
+    if (scale <= 0) {
+        const char *row = model->row[0] != '\0' ? model->row : NULL;
+        RF_TRY_DOING(rf_zero_shot_read_scale(model->path, row, &scale),
+                     "logit_scale=100 would say what CLIP's is");
+    }
+    RF_TRY_DOING(rf_eval_classifier_load(settings->classifier,
+                                         rf_vit_get_config(b->models[0].vit)->d_out, scale,
+                                         &b->classifier),
+                 "classifier");
+    b->models[0].classifier = &b->classifier;
+fail:
+    return status;
+}
+
+/* Model `m`: what it is. */
+static rf_status describe_model(const rf_run_settings *settings, int m, const bench *b,
                                 rf_eval_report *out)
 {
     rf_status status = RF_OK;
-    rf_str reason = {0};
     rf_evaluated_model *model = &out->models[m];
     const rf_vit *vit = b->models[m].vit;
 
@@ -195,15 +227,13 @@ static rf_status describe_model(const rf_run_settings *settings, int m, bench *b
         rf_format(model->model_name, sizeof model->model_name, "%s", rf_vit_get_config(vit)->name));
     RF_TRY(rf_format(model->path, sizeof model->path, "%s", settings->models[m].settings.path));
     model->hash = rf_vit_hash(vit);
-    rf_vit_processing_name(rf_vit_processing(vit), model->weight_processing);
-    RF_TRY(rf_eval_match_classes(vit, b->pictures, &b->classes[m], &reason));
-    b->models[m].classes = b->classes[m];
-    if (reason.data != NULL) {
-        model->ce_reason = rf_strdup(reason.data);
-        status = model->ce_reason != NULL ? RF_OK : RF_ERR_NO_MEMORY;
+    model->n_classes = rf_eval_n_classes(&b->models[m]);
+    if (b->models[m].classifier != NULL) {
+        model->logit_scale = b->classifier.scale;
+        model->classifier_hash = b->classifier.hash;
     }
+    rf_vit_processing_name(rf_vit_processing(vit), model->weight_processing);
 fail:
-    rf_str_fini(&reason);
     return status;
 }
 
@@ -212,11 +242,65 @@ static rf_status open_rest(rf_backend *be, const rf_run *run, bench *b, rf_eval_
     rf_status status = RF_OK;
     const rf_run_settings *settings = rf_run_get_settings(run);
 
+    RF_TRY(check_processing(run, b));
+    RF_TRY(load_classifier(settings, &out->settings, b));
     RF_TRY(load_coders(be, run, b));
     for (int m = 0; m < b->n_models; m++) {
         RF_TRY(describe_model(settings, m, b, out));
     }
     RF_TRY(describe(run, b, out));
+fail:
+    return status;
+}
+
+/* ---- measuring --------------------------------------------------------------------------------
+ */
+
+/* What the classes of `list` are to model `m`. Where a classifier was asked for, held-out pictures
+ * have places in it. */
+static rf_status match_model(const rf_picture_list *list, rf_picture_split split, int m, bench *b,
+                             rf_eval_report *out)
+{
+    rf_status status = RF_OK;
+    rf_str reason = {0};
+    rf_eval_model *model = &b->models[m];
+    rf_evaluated_model *described = &out->models[m];
+    const char *how = NULL;
+
+    model->classes = NULL;
+    rf_free(b->classes[m]);
+    b->classes[m] = NULL;
+    RF_TRY(
+        rf_eval_match_classes(model->vit, model->classifier, list, &b->classes[m], &how, &reason));
+    model->classes = b->classes[m];
+    if (split == RF_SPLIT_HELD_OUT) {
+        described->class_match = how;
+        if (how == NULL && model->classifier != NULL) {
+            RF_FAIL(RF_ERR_SETTING, "classifier: %s", reason.data);
+        }
+    }
+    if (how == NULL && described->ce_reason == NULL) {
+        described->ce_reason = rf_strdup(reason.data);
+        RF_TRY(described->ce_reason != NULL ? RF_OK : RF_ERR_NO_MEMORY);
+    }
+fail:
+    rf_str_fini(&reason);
+    return status;
+}
+
+/* Collective. */
+static rf_status measure_split(rf_eval_job *job, rf_picture_split split, bench *b,
+                               rf_eval_report *out)
+{
+    rf_status status = RF_OK;
+    rf_picture_split part = split;
+
+    job->pictures = rf_eval_pictures_of(&b->pictures, split, &part);
+    for (int m = 0; m < b->n_models && status == RF_OK; m++) {
+        status = match_model(job->pictures, split, m, b, out);
+    }
+    RF_TRY(rf_comm_agree(job->comm, status));
+    RF_TRY(rf_eval_measure(job, part, &out->splits[split == RF_SPLIT_TRAIN ? 1 : 0]));
 fail:
     return status;
 }
@@ -243,23 +327,25 @@ rf_status rf_eval_run(const rf_comm *comm, rf_backend *be, const rf_run *run,
     bench b = {0};
 
     *out = (rf_eval_report){.settings = *settings};
+    RF_TRY(rf_comm_agree(comm, rf_eval_settings_check(settings)));
     RF_TRY(rf_comm_agree(comm, open_models(be, run_settings, &b)));
-    RF_TRY(rf_run_settings_pictures(run_settings, comm, &b.pictures));
+    RF_TRY(rf_eval_pictures_open(comm, run_settings, settings, &b.pictures));
     RF_TRY(rf_comm_agree(comm, open_rest(be, run, &b, out)));
-    const rf_eval_job job = {.comm = comm,
-                             .models = b.models,
-                             .n_models = b.n_models,
-                             .stream = b.stream,
-                             .pictures = b.pictures,
-                             .coders = b.coders,
-                             .n_coders = b.n_coders,
-                             .settings = *settings,
-                             .seed = out->seed,
-                             .decode_threads = run_settings->data.decode_threads,
-                             .fast_decode = run_settings->data.fast_decode,
-                             .max_bad_share = run_settings->data.max_bad_share};
-    RF_TRY(rf_eval_measure(&job, RF_SPLIT_HELD_OUT, &out->splits[0]));
-    RF_TRY(rf_eval_measure(&job, RF_SPLIT_TRAIN, &out->splits[1]));
+    rf_eval_job job = {.comm = comm,
+                       .models = b.models,
+                       .n_models = b.n_models,
+                       .stream = b.stream,
+                       .coders = b.coders,
+                       .n_coders = b.n_coders,
+                       .settings = *settings,
+                       .seed = out->seed,
+                       .decode_threads = run_settings->data.decode_threads,
+                       .fast_decode = run_settings->data.fast_decode,
+                       .max_bad_share = run_settings->data.max_bad_share};
+    RF_TRY(measure_split(&job, RF_SPLIT_HELD_OUT, &b, out));
+    if (settings->trained_on && b.pictures.own != NULL) {
+        RF_TRY(measure_split(&job, RF_SPLIT_TRAIN, &b, out));
+    }
     RF_TRY(write_json(comm, out));
 fail:
     close_bench(&b);

@@ -48,9 +48,9 @@ bool rf_file_is_dir(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-/* Open for reading; a folder is refused here, because reading it fails with a less clear text, and
- * a pipe, because it would wait for whoever writes to it. */
-static rf_status open_read(const char *path, int *fd, int64_t *n_bytes)
+/* A folder is refused here, because reading it fails with a less clear text, and a pipe, because it
+ * would wait for whoever writes to it. */
+rf_status rf_file_open_read(const char *path, int *fd, int64_t *n_bytes)
 {
     rf_status status = RF_OK;
     struct stat info;
@@ -104,7 +104,7 @@ rf_status rf_file_read(const char *path, int64_t max_bytes, char **out, int64_t 
 
     *out = NULL;
     RF_REQUIRE(max_bytes >= 0, "max_bytes = %" PRId64 ", expected >= 0", max_bytes);
-    RF_TRY(open_read(path, &fd, &size));
+    RF_TRY(rf_file_open_read(path, &fd, &size));
     /* The size is a guess only: files of /proc say 0, and a file may grow while it is read. */
     cap = rf_min_i64(rf_max_i64(size, 4096), max_bytes) + 1;
     RF_ALLOC(bytes, cap);
@@ -150,7 +150,7 @@ rf_status rf_file_hash(const char *path, uint64_t *hash, int64_t *n_bytes)
     uint64_t h = RF_HASH_START;
     char *block = NULL;
 
-    RF_TRY(open_read(path, &fd, &size));
+    RF_TRY(rf_file_open_read(path, &fd, &size));
     RF_ALLOC(block, BLOCK);
     do {
         RF_TRY(read_some(fd, path, block, BLOCK, &n));
@@ -288,7 +288,7 @@ rf_status rf_file_map_open(const char *path, rf_file_map *out)
     int64_t size = 0;
 
     *out = (rf_file_map){0};
-    RF_TRY(open_read(path, &fd, &size));
+    RF_TRY(rf_file_open_read(path, &fd, &size));
     if (size > 0) { /* an empty map is an error of the system; an empty file is not one */
         void *p = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED) {

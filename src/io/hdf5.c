@@ -145,19 +145,32 @@ fail:
     return status;
 }
 
-/* Files of the kind that is written here have checksums on all that HDF5 follows (superblock 2 or
- * later); older ones have none, and HDF5 1.10 may crash on a damaged one. */
+/* What HDF5 would follow before any checksum tells it better is looked at here. Files of the kind
+ * that is written here have checksums on all that HDF5 follows (superblock 2 or later); older ones
+ * have none, and HDF5 1.10 may crash on a damaged one. Nor is there a block of the user's before
+ * it, or an extension (drivers, shared tables). */
 static rf_status check_kind(const char *path, int fd)
 {
     static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
+    static const unsigned char none[8] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+    static const unsigned char zero[8] = {0};
     rf_status status = RF_OK;
-    unsigned char head[9] = {0};
+    unsigned char head[28] = {0}; /* ... version, sizes, flags, base, extension */
     const ssize_t n = pread(fd, head, sizeof head, 0);
-    if (n == (ssize_t)sizeof head && memcmp(head, signature, sizeof signature) == 0 &&
-        head[8] < 2) {
+    if (n != (ssize_t)sizeof head || memcmp(head, signature, sizeof signature) != 0) {
+        RF_FAIL(RF_ERR_FORMAT, "'%s' is no HDF5 file, or was cut short", path);
+    }
+    if (head[8] < 2) {
         RF_FAIL(RF_ERR_UNSUPPORTED,
                 "'%s' is of HDF5's older kind, without checksums; expected one as this program "
                 "writes it (h5py: libver='v110')",
+                path);
+    }
+    if (head[9] != 8 || head[10] != 8 || memcmp(head + 12, zero, 8) != 0 ||
+        memcmp(head + 20, none, 8) != 0) {
+        RF_FAIL(RF_ERR_UNSUPPORTED,
+                "'%s' is an HDF5 file with other sizes, a user's block or an extension; expected "
+                "one as this program writes it (h5py: libver='v110')",
                 path);
     }
 fail:

@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { CHUNK_BYTES = 4 << 20, MAX_TEXT_BYTES = 64 << 20 };
 
@@ -118,10 +119,23 @@ fail:
     return status;
 }
 
-/* Whether every link on the way is a plain one: soft and external links may lead to other files. */
-static bool has_hard_path(const rf_h5_file *f, const char *name)
+/* Objects have headers of the kind with checksums. HDF5 1.10 reads the older kind too, without any,
+ * and may crash on a damaged one; no file is written so here. */
+static bool has_new_header(const rf_h5_file *f, haddr_t address)
+{
+    char mark[4] = {0};
+    int *fd = NULL;
+    return H5Fget_vfd_handle(f->id, H5P_DEFAULT, (void **)&fd) >= 0 && address <= INT64_MAX &&
+           pread(*fd, mark, sizeof mark, (off_t)address) == (ssize_t)sizeof mark &&
+           memcmp(mark, "OHDR", sizeof mark) == 0;
+}
+
+/* Whether every link on the way is a plain one: soft and external links may lead to other files.
+ * And no further than to a header of the older kind, of a file that is read. */
+static bool has_hard_path(const rf_h5_file *f, const char *name, bool *is_old)
 {
     char part[RF_PATH_LEN];
+    *is_old = false;
     if (check_name(name) != RF_OK) {
         return false;
     }
@@ -135,6 +149,10 @@ static bool has_hard_path(const rf_h5_file *f, const char *name)
                 H5Lget_info(f->id, part, &info, H5P_DEFAULT) < 0 || info.type != H5L_TYPE_HARD) {
                 return false;
             }
+            *is_old = !f->is_new && !has_new_header(f, info.u.address);
+            if (*is_old) {
+                return false;
+            }
             *p = c;
         }
         if (c == '\0') {
@@ -145,7 +163,8 @@ static bool has_hard_path(const rf_h5_file *f, const char *name)
 
 bool rf_h5_has(const rf_h5_file *f, const char *name)
 {
-    return has_hard_path(f, name);
+    bool is_old = false;
+    return has_hard_path(f, name, &is_old);
 }
 
 /* The groups of "a/b/c", without times (those that HDF5 makes by itself carry them). */
@@ -193,7 +212,7 @@ rf_status rf_h5_check_new(const rf_h5_file *f, const char *name)
     RF_REQUIRE(f->is_new && !f->is_broken, "'%s' cannot be written: %s", f->path,
                f->is_new ? "a write to it failed" : "it was opened for reading");
     RF_TRY(check_name(name));
-    RF_REQUIRE(!has_hard_path(f, name), "'%s' has a dataset '%s' already", f->path, name);
+    RF_REQUIRE(!rf_h5_has(f, name), "'%s' has a dataset '%s' already", f->path, name);
 fail:
     return status;
 }
@@ -230,27 +249,95 @@ fail:
     return status;
 }
 
+/* Compressed data is of any size once it is unpacked: no file is written so here. */
+static bool is_packed(hid_t creation)
+{
+    for (int i = 0; i < H5Pget_nfilters(creation); i++) {
+        unsigned flags = 0;
+        size_t n_values = 0;
+        if (H5Pget_filter2(creation, (unsigned)i, &flags, &n_values, NULL, 0, NULL, NULL) !=
+            H5Z_FILTER_FLETCHER32) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Data of the file itself, in one of the layouts that need no other file. */
-static rf_status check_layout(const rf_h5_file *f, const char *name, hid_t dataset)
+static rf_status check_layout(const rf_h5_file *f, const char *name, hid_t creation)
 {
     rf_status status = RF_OK;
-    hid_t creation = H5Dget_create_plist(dataset);
-    if (creation < 0) {
-        status = rf_h5_raise(RF_ERR_FORMAT, f, "read dataset", name);
-    } else if (H5Pget_external_count(creation) != 0 || H5Pget_layout(creation) == H5D_VIRTUAL) {
-        status = rf_error_raise(RF_ERR_FORMAT, __FILE__, __LINE__,
-                                "'%s': dataset '%s' has its data in other files", f->path, name);
+    if (H5Pget_external_count(creation) != 0 || H5Pget_layout(creation) == H5D_VIRTUAL) {
+        RF_FAIL(RF_ERR_FORMAT, "'%s': dataset '%s' has its data in other files", f->path, name);
     }
-    rf_h5_close_id(&creation);
+    if (H5Pget_layout(creation) == H5D_CHUNKED && is_packed(creation)) {
+        RF_FAIL(RF_ERR_UNSUPPORTED,
+                "'%s': dataset '%s' is compressed or packed; expected its numbers as they are",
+                f->path, name);
+    }
+fail:
+    return status;
+}
+
+/* `n_bytes` *= n; false when it is more than `most`. */
+static bool grows_within(hsize_t *n_bytes, hsize_t n, hsize_t most)
+{
+    if (n > most / *n_bytes) {
+        return false;
+    }
+    *n_bytes *= n;
+    return true;
+}
+
+/* Nothing in the file takes more memory than the file itself, before any is asked for: neither the
+ * numbers nor a chunk of them. */
+static rf_status check_room(const rf_h5_file *f, const char *name, hid_t dataset, hid_t creation)
+{
+    rf_status status = RF_OK;
+    hsize_t dims[H5S_MAX_RANK] = {0}, chunk[H5S_MAX_RANK] = {0}, most = 0;
+    hid_t type = H5Dget_type(dataset), space = H5Dget_space(dataset);
+    const int n = space < 0 ? -1 : H5Sget_simple_extent_dims(space, dims, NULL);
+    const bool is_chunked = H5Pget_layout(creation) == H5D_CHUNKED;
+    const size_t elem_bytes = type < 0 ? 0 : H5Tget_size(type);
+
+    if (n < 0 || elem_bytes == 0 || H5Fget_filesize(f->id, &most) < 0 ||
+        (is_chunked && H5Pget_chunk(creation, H5S_MAX_RANK, chunk) != n)) {
+        status = rf_h5_raise(RF_ERR_FORMAT, f, "look at dataset", name);
+        goto fail;
+    }
+    hsize_t all = elem_bytes, one = elem_bytes;
+    bool fits = elem_bytes <= most, is_empty = false;
+    for (int d = 0; d < n; d++) {
+        is_empty = is_empty || dims[d] == 0;
+    }
+    for (int d = 0; d < n && fits && !is_empty; d++) {
+        fits = grows_within(&all, dims[d], most) &&
+               (!is_chunked || grows_within(&one, chunk[d], most));
+    }
+    if (!fits) {
+        RF_FAIL(RF_ERR_FORMAT,
+                "'%s': dataset '%s' says that it has more bytes than the whole file, %" PRIu64
+                ": it was cut short, or is damaged",
+                f->path, name, (uint64_t)most);
+    }
+fail:
+    rf_h5_close_id(&space);
+    rf_h5_close_id(&type);
     return status;
 }
 
 rf_status rf_h5_open_dataset(const rf_h5_file *f, const char *name, hid_t *out)
 {
     rf_status status = RF_OK;
-    hid_t dataset = H5I_INVALID_HID;
+    hid_t dataset = H5I_INVALID_HID, creation = H5I_INVALID_HID;
+    bool is_old = false;
     RF_TRY(check_name(name));
-    if (!has_hard_path(f, name)) {
+    if (!has_hard_path(f, name, &is_old)) {
+        if (is_old) {
+            RF_FAIL(RF_ERR_UNSUPPORTED,
+                    "'%s': dataset '%s' or its group is of HDF5's older kind, without checksums",
+                    f->path, name);
+        }
         RF_FAIL(RF_ERR_NOT_FOUND, "'%s' has no dataset '%s'", f->path, name);
     }
     dataset = H5Dopen2(f->id, name, H5P_DEFAULT);
@@ -258,10 +345,17 @@ rf_status rf_h5_open_dataset(const rf_h5_file *f, const char *name, hid_t *out)
         status = rf_h5_raise(RF_ERR_FORMAT, f, "open dataset", name);
         goto fail;
     }
-    RF_TRY(check_layout(f, name, dataset));
+    creation = H5Dget_create_plist(dataset);
+    if (creation < 0) {
+        status = rf_h5_raise(RF_ERR_FORMAT, f, "read dataset", name);
+        goto fail;
+    }
+    RF_TRY(check_layout(f, name, creation));
+    RF_TRY(check_room(f, name, dataset, creation));
     *out = dataset;
-    return RF_OK;
+    dataset = H5I_INVALID_HID;
 fail:
+    rf_h5_close_id(&creation);
     rf_h5_close_id(&dataset);
     return status;
 }

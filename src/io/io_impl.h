@@ -24,6 +24,9 @@ static inline rf_status rf_file_raise(const char *doing, const char *path, int e
 /* The folder of `path` ("." when it has none). */
 rf_status rf_file_folder(char out[RF_PATH_LEN], const char *path);
 
+/* Open a plain file for reading; `n_bytes` is its size. *fd is -1 on failure. */
+rf_status rf_file_open_read(const char *path, int *fd, int64_t *n_bytes);
+
 /* Write all bytes to `fd`, whatever the system takes at a time; 0 or an errno. */
 int rf_file_write_all(int fd, const void *bytes, int64_t n_bytes);
 

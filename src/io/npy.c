@@ -183,7 +183,7 @@ fail:
     return status;
 }
 
-/* The header of the file's `bytes`, and its data, all of it. */
+/* The header of the file's `bytes`, and its data, all of it: which is not looked at. */
 static rf_status parse(const unsigned char *bytes, int64_t n_bytes, rf_named_tensor *t,
                        bool *is_fortran)
 {
@@ -272,18 +272,28 @@ fail:
     return status;
 }
 
-rf_status rf_npy_describe(const void *bytes, int64_t n_bytes, const char *name,
-                          rf_named_tensor *out)
+rf_status rf_npy_describe(const rf_raw_file *f, const char *name, rf_named_tensor *out,
+                          int64_t *offset)
 {
     rf_status status = RF_OK;
     bool is_fortran = false;
+    unsigned char *head = NULL;
+    int64_t n_bytes = 0;
+
     *out = (rf_named_tensor){.name = "array"};
-    RF_TRY_DOING(parse(bytes, n_bytes, out, &is_fortran), "'%s'", name);
+    RF_TRY(rf_raw_file_size(f, &n_bytes));
+    const int64_t n_head = rf_min_i64(n_bytes, MAGIC_BYTES + 6 + MAX_HEADER_BYTES);
+    RF_ALLOC(head, n_head);
+    RF_TRY(rf_raw_file_read(f, 0, head, n_head));
+    RF_TRY_DOING(parse(head, n_bytes, out, &is_fortran), "'%s'", name);
+    *offset = out->bytes - head;
+    out->bytes = NULL;
     if (is_fortran && out->n_dims > 1) {
         RF_FAIL(RF_ERR_UNSUPPORTED,
                 "'%s' is in Fortran's order; save it again through numpy.ascontiguousarray", name);
     }
 fail:
+    rf_free(head);
     return status;
 }
 

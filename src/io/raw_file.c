@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct rf_raw_file {
@@ -19,8 +20,10 @@ rf_status rf_raw_file_open(const char *path, bool writable, rf_raw_file **out)
     RF_ALLOC(f, 1);
     f->fd = -1;
     RF_TRY(rf_format(f->path, sizeof f->path, "%s", path));
-    f->fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
-    if (f->fd < 0) {
+    if (!writable) {
+        int64_t n_bytes = 0;
+        RF_TRY(rf_file_open_read(path, &f->fd, &n_bytes));
+    } else if ((f->fd = open(path, O_RDWR | O_CLOEXEC)) < 0) {
         status = rf_file_raise("open", path, errno);
         goto fail;
     }
@@ -37,6 +40,16 @@ void rf_raw_file_close(rf_raw_file *f)
         close(f->fd);
         rf_free(f);
     }
+}
+
+rf_status rf_raw_file_size(const rf_raw_file *f, int64_t *n_bytes)
+{
+    struct stat info;
+    if (fstat(f->fd, &info) != 0) {
+        return rf_file_raise("read", f->path, errno);
+    }
+    *n_bytes = (int64_t)info.st_size;
+    return RF_OK;
 }
 
 rf_status rf_raw_file_read(const rf_raw_file *f, int64_t offset, void *out, int64_t n_bytes)

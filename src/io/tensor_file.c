@@ -1,6 +1,7 @@
 /* A file of named tensors, whatever its format: the list that the readers of each format fill, and
  * the door that tells formats apart by their content. A file that is cut while it is mapped kills
- * its reader: writers must replace, never rewrite. */
+ * its reader: writers must replace, never rewrite. Who reads for long takes the tensor's place and
+ * reads the file itself. */
 #include "io_impl.h"
 
 #include <ctype.h>
@@ -279,6 +280,17 @@ const rf_named_tensor *rf_tensor_file_find(const rf_tensor_file *f, const char *
     return f->n_tensors == 0
                ? NULL
                : bsearch(&key, f->tensors, (size_t)f->n_tensors, sizeof *f->tensors, compare_names);
+}
+
+bool rf_tensor_file_place(const rf_tensor_file *f, const rf_named_tensor *t, int64_t *offset)
+{
+    const rf_file_map *map = f->n_maps == 1 ? &f->maps[0] : NULL;
+    const uintptr_t at = (uintptr_t)t->bytes, first = map != NULL ? (uintptr_t)map->bytes : 0;
+    if (map == NULL || at < first || at - first > (uintptr_t)map->n_bytes) {
+        return false;
+    }
+    *offset = (int64_t)(at - first);
+    return true;
 }
 
 const char *rf_tensor_file_metadata(const rf_tensor_file *f, const char *key)

@@ -89,7 +89,9 @@ static rf_status write_tokens(const rf_eval_report *report, rf_str *out)
     for (int64_t i = 0; i < report->splits[0].n_coders; i++) {
         for (int s = 0; s < 2; s++) {
             const rf_split_figures *split = &report->splits[s];
-            RF_TRY(add_coder(t, &split->coders[i], split_name(split)));
+            if (i < split->n_coders) {
+                RF_TRY(add_coder(t, &split->coders[i], split_name(split)));
+            }
         }
     }
     RF_TRY(rf_table_write(t, out));
@@ -129,7 +131,8 @@ static rf_status write_substitution(const rf_eval_report *report, rf_str *out)
     for (int64_t i = 0; i < report->splits[0].n_coders; i++) {
         for (int s = 0; s < 2; s++) {
             const rf_split_figures *split = &report->splits[s];
-            if (split->coders[i].substitution.kind != RF_SUBSTITUTION_SEVERAL_MODELS) {
+            if (i < split->n_coders &&
+                split->coders[i].substitution.kind != RF_SUBSTITUTION_SEVERAL_MODELS) {
                 RF_TRY(add_substitution(t, &split->coders[i], split_name(split)));
             }
         }
@@ -147,13 +150,19 @@ static rf_status write_pictures(const rf_eval_report *report, rf_str *out)
     RF_TRY(rf_str_append(out, "%s, step %" PRId64 "\n", report->run_dir, report->step));
     for (int s = 0; s < 2; s++) {
         const rf_split_figures *split = &report->splits[s];
-        RF_TRY(
-            rf_str_append(out, "%s: %" PRId64 " pictures", split_name(split), split->n_pictures));
+        if (s > 0 && split->n_coders == 0) {
+            continue;
+        }
+        RF_TRY(rf_str_append(out, "%s%s: %" PRId64 " pictures", s > 0 ? "; " : "",
+                             split_name(split), split->n_pictures));
+        if (s == 0 && report->settings.pictures[0] != '\0') {
+            RF_TRY(rf_str_append(out, " of %s", report->settings.pictures));
+        }
         if (split->n_bad > 0) {
             RF_TRY(rf_str_append(out, " (%" PRId64 " more could not be read)", split->n_bad));
         }
-        RF_TRY(rf_str_append(out, s == 0 ? "; " : "\n\n"));
     }
+    RF_TRY(rf_str_append(out, "\n\n"));
 fail:
     return status;
 }
@@ -181,6 +190,33 @@ fail:
     return status;
 }
 
+/* A classifier is there with one model only; its accuracy tells whether classes are in their
+ * places.
+ */
+static rf_status write_classifier(const rf_eval_report *report, rf_str *out)
+{
+    rf_status status = RF_OK;
+    const rf_evaluated_model *model = &report->models[0];
+    const rf_split_figures *split = &report->splits[0];
+
+    if (report->n_models == 1 && model->logit_scale > 0 && model->class_match != NULL) {
+        RF_TRY(rf_str_append(out,
+                             "CE: of %s, %" PRId64 " classes, cosines x %.4g; pictures' classes "
+                             "matched %s\n",
+                             report->settings.classifier, model->n_classes, model->logit_scale,
+                             model->class_match));
+    }
+    if (split->n_coders > 0 && split->coders[0].substitution.n_labelled > 0) {
+        RF_TRY(rf_str_append(out,
+                             "%.2f %% of %" PRId64 " labelled pictures are classified right "
+                             "by the untouched model\n",
+                             split->coders[0].substitution.accuracy,
+                             split->coders[0].substitution.n_labelled));
+    }
+fail:
+    return status;
+}
+
 /* What the figures of substitution are, and who has none. */
 static rf_status write_notes(const rf_eval_report *report, rf_str *out)
 {
@@ -196,6 +232,7 @@ static rf_status write_notes(const rf_eval_report *report, rf_str *out)
             RF_TRY(rf_str_append(out, "%s: %s\n", coder->name, rf_substitution_text(kind)));
         }
     }
+    RF_TRY(write_classifier(report, out));
     for (int m = 0; m < report->n_models; m++) {
         const rf_evaluated_model *model = &report->models[m];
         if (model->ce_reason != NULL) {

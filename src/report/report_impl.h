@@ -78,19 +78,23 @@ typedef enum rf_coder_end {
     RF_END_STOPPED, /* by stop_metric: well */
     RF_END_UNFINISHED,
     RF_END_FAILED,
-    RF_END_NEVER, /* not one step */
+    RF_END_NEVER,   /* not one step */
+    RF_END_WAITING, /* its pass has not begun */
+    RF_N_ENDS
 } rf_coder_end;
 
 typedef struct rf_sweep_coder {
     const rf_coder_spec *spec; /* borrowed from the settings */
     int64_t latents;           /* 0: not known */
-    int64_t n_batches, step;   /* n_batches 0: not known */
+    int64_t n_batches, step;   /* n_batches 0: not known; step: of the figures in `last` */
+    int64_t n_done, n_tried;   /* batches it took; until it failed or stopped: 0: not known */
+    int64_t n_skipped, n_outliers;
+    int64_t waits_for, n_passes; /* the pass it waits for, of how many; 0: none */
     double tokens;
     bool failed, selected;
     bool on_front[1 + RF_N_MEASURED]; /* of the last batch, then of each split */
     char stopped[32];
     double last[RF_N_CURVES]; /* of the last whole batch; NaN: none */
-    double n_skipped, n_outliers;
     rf_curve curve;
     rf_measured measured[RF_N_MEASURED];
 } rf_sweep_coder;
@@ -140,6 +144,8 @@ int64_t rf_sweep_best(const rf_sweep_report *r);
  */
 
 rf_status rf_sweep_read_summary(rf_sweep_report *r);
+/* Of the checkpoints: what a run that goes on or was killed has no summary of. */
+rf_status rf_sweep_read_progress(rf_sweep_report *r);
 rf_status rf_sweep_read_metrics(rf_sweep_report *r);
 rf_status rf_sweep_read_eval(rf_sweep_report *r);
 /* Model, hashes and pictures; nothing where no coder's file is there yet. */

@@ -50,13 +50,13 @@ fail:
 static rf_status write_coder_fact(const rf_sweep_report *r, rf_str *out)
 {
     rf_status status = RF_OK;
-    int64_t n[RF_END_NEVER + 1] = {0};
+    int64_t n[RF_N_ENDS] = {0};
     char value[32];
     rf_str more = {0};
     for (int64_t i = 0; i < r->n; i++) {
         n[rf_sweep_end(r, &r->coders[i])]++;
     }
-    for (int e = 0; e <= RF_END_NEVER; e++) {
+    for (int e = 0; e < RF_N_ENDS; e++) {
         if (n[e] > 0) {
             RF_TRY(rf_str_append(&more, "%s%" PRId64 " %s", more.len > 0 ? ", " : "", n[e],
                                  rf_sweep_end_word((rf_coder_end)e)));
@@ -362,8 +362,9 @@ rf_status rf_sweep_report_page(const rf_sweep_report *r, rf_str *out)
     RF_TRY(rf_sweep_draw_curves(r, out));
     RF_TRY(rf_str_append(out,
                          "</section>\n<section class=\"full\">\n<h2>All coders</h2>\n<p "
-                         "class=\"sub\">A click on a heading sorts. summary.csv beside this page "
-                         "has every setting.</p>\n"));
+                         "class=\"sub\">A click on a heading sorts. %s beside this page has every "
+                         "setting.</p>\n",
+                         r->has_summary ? "summary.csv" : "config.yaml"));
     RF_TRY(rf_sweep_write_rows(r, out));
     RF_TRY(rf_str_append(out, "</section>\n"));
     RF_TRY(rf_published_write_section(r, out));

@@ -68,8 +68,12 @@ static rf_status read_summary_row(const rf_csv *csv, int64_t row, rf_sweep_coder
         RF_TRY(get_number(csv, row, heading, &c->last[i]));
     }
     RF_TRY(get_number(csv, row, "last_tokens", &c->tokens));
-    RF_TRY(get_number(csv, row, "last_skipped", &c->n_skipped));
-    RF_TRY(get_number(csv, row, "last_outliers", &c->n_outliers));
+    RF_TRY(get_count(csv, row, "n_done", &c->n_done));
+    RF_TRY(get_count(csv, row, "n_tried", &c->n_tried));
+    /* Those of the last line where the table is of a program that had no others. */
+    const bool counts = rf_csv_column(csv, "n_skipped") >= 0;
+    RF_TRY(get_count(csv, row, counts ? "n_skipped" : "last_skipped", &c->n_skipped));
+    RF_TRY(get_count(csv, row, counts ? "n_outliers" : "last_outliers", &c->n_outliers));
 fail:
     return status;
 }
@@ -101,6 +105,40 @@ rf_status rf_sweep_read_summary(rf_sweep_report *r)
 fail:
     rf_csv_fini(&csv);
     rf_free(text);
+    return status;
+}
+
+/* ---- checkpoints -------------------------------------------------------------------------------
+ */
+
+static rf_status take_progress(rf_sweep_coder *c, const rf_coder_progress *p)
+{
+    c->waits_for = p->waits_for;
+    c->n_passes = p->n_passes;
+    if (!p->is_known || p->batches_done < c->n_done) {
+        return RF_OK;
+    }
+    c->n_batches = p->n_batches > 0 ? p->n_batches : c->n_batches;
+    c->n_done = p->batches_done;
+    c->n_tried = p->n_tried;
+    c->n_skipped = rf_max_i64(c->n_skipped, p->n_skipped);
+    c->n_outliers = rf_max_i64(c->n_outliers, p->n_outliers);
+    c->failed = c->failed || p->failed;
+    return rf_format(c->stopped, sizeof c->stopped, "%s",
+                     p->stopped[0] != '\0' ? p->stopped : c->stopped);
+}
+
+rf_status rf_sweep_read_progress(rf_sweep_report *r)
+{
+    rf_status status = RF_OK;
+    rf_coder_progress *progress = NULL;
+    RF_ALLOC(progress, r->n);
+    RF_TRY(rf_run_read_progress(r->dir, r->settings, progress));
+    for (int64_t i = 0; i < r->n; i++) {
+        RF_TRY(take_progress(&r->coders[i], &progress[i]));
+    }
+fail:
+    rf_free(progress);
     return status;
 }
 
@@ -140,6 +178,24 @@ static void end_curve(rf_curve *curve)
     }
 }
 
+/* What is known so far: the checkpoint may be older or newer. */
+static rf_status take_line(const rf_json *root, rf_sweep_coder *c)
+{
+    rf_status status = RF_OK;
+    const int64_t none = 0;
+    int64_t n_skipped = 0, n_outliers = 0;
+    RF_TRY(rf_json_get_i64(root, "step", NULL, &c->step));
+    RF_TRY(rf_json_get_i64(root, "skipped", &none, &n_skipped));
+    RF_TRY(rf_json_get_i64(root, "outliers", &none, &n_outliers));
+    if (c->step > c->n_done) { /* until then it learned */
+        c->n_done = c->n_tried = c->step;
+    }
+    c->n_skipped = rf_max_i64(c->n_skipped, n_skipped);
+    c->n_outliers = rf_max_i64(c->n_outliers, n_outliers);
+fail:
+    return status;
+}
+
 static rf_status read_line(rf_sweep_report *r, const char *text, int64_t n_bytes, int64_t *hint)
 {
     rf_status status = RF_OK;
@@ -159,10 +215,8 @@ static rf_status read_line(rf_sweep_report *r, const char *text, int64_t n_bytes
     for (int i = 0; i < RF_N_CURVES; i++) {
         RF_TRY(rf_json_get_f64(root, rf_curve_keys[i], &none, &point.y[i]));
     }
-    if (!r->has_summary) { /* what is known so far */
-        RF_TRY(rf_json_get_i64(root, "step", NULL, &c->step));
-        RF_TRY(rf_json_get_f64(root, "skipped", &none, &c->n_skipped));
-        RF_TRY(rf_json_get_f64(root, "outliers", &none, &c->n_outliers));
+    if (!r->has_summary) {
+        RF_TRY(take_line(root, c));
     }
     if (isfinite(point.tokens)) {
         RF_TRY(push_point(&c->curve, &point));

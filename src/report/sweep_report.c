@@ -13,7 +13,7 @@ static rf_status start_coders(rf_sweep_report *r)
         rf_sweep_coder *c = &r->coders[i];
         c->spec = &r->settings->coders[i];
         c->latents = c->spec->coder.latents;
-        c->tokens = c->n_skipped = c->n_outliers = NAN;
+        c->tokens = NAN;
         for (int f = 0; f < RF_N_CURVES; f++) {
             c->last[f] = NAN;
         }
@@ -53,6 +53,7 @@ rf_status rf_sweep_report_open(const char *dir, rf_sweep_report **out)
     RF_TRY(rf_run_settings_load(path, NULL, 0, &r->settings));
     RF_TRY(start_coders(r));
     RF_TRY(rf_sweep_read_summary(r));
+    RF_TRY(rf_sweep_read_progress(r));
     RF_TRY(rf_sweep_read_metrics(r));
     RF_TRY(rf_sweep_read_eval(r));
     RF_TRY(rf_sweep_read_origin(r));
@@ -126,50 +127,82 @@ rf_coder_end rf_sweep_end(const rf_sweep_report *r, const rf_sweep_coder *c)
     if (strcmp(c->stopped, "stop_metric") == 0) {
         return RF_END_STOPPED;
     }
-    if (c->step == 0 && c->curve.n == 0) {
-        return RF_END_NEVER;
+    if (c->step == 0 && c->n_done == 0 && c->curve.n == 0) {
+        return c->waits_for > 0 ? RF_END_WAITING : RF_END_NEVER;
     }
-    /* The last batch may be a ragged one, which the summary does not tell of. */
+    if (c->n_batches > 0 && c->n_done > 0) {
+        return c->n_done < c->n_batches ? RF_END_UNFINISHED : RF_END_DONE;
+    }
+    /* The last batch may be a ragged one, which an older summary does not tell of. */
     return !r->has_summary || c->step < c->n_batches - 1 ? RF_END_UNFINISHED : RF_END_DONE;
 }
 
 const char *rf_sweep_end_word(rf_coder_end end)
 {
-    static const char *const words[] = {"done", "stopped early", "unfinished", "failed",
-                                        "no step yet"};
+    static const char *const words[RF_N_ENDS] = {"done",   "stopped early", "unfinished",
+                                                 "failed", "no step yet",   "waits"};
     return words[end];
+}
+
+/* Batches until it failed, stopped or was interrupted: the last step of its figures where no more
+ * is known. */
+static int64_t count_tried(const rf_sweep_coder *c)
+{
+    return c->n_tried > 0 ? c->n_tried : c->step;
+}
+
+static rf_status say_failed(const rf_sweep_coder *c, rf_str *out)
+{
+    const rf_train_settings *t = &c->spec->train;
+    if (strcmp(c->stopped, "bad run") == 0) {
+        return rf_str_append(
+            out, "a bad run at step %" PRId64 ": L0 below %g and explained variance below %g",
+            count_tried(c), t->bad_l0, t->bad_ev);
+    }
+    if (c->n_tried == 0) {
+        return rf_str_append(out, "too many batches were skipped");
+    }
+    return rf_str_append(out,
+                         "%" PRId64 " of the first %" PRId64
+                         " batches were skipped (loss or gradient NaN or infinite, an outlier, or "
+                         "no token could be read); more than a share of %g fails",
+                         c->n_skipped, c->n_tried, t->max_skipped_share);
+}
+
+static rf_status say_unfinished(const rf_sweep_report *r, const rf_sweep_coder *c, rf_str *out)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_str_append(out, "step %" PRId64, rf_max_i64(c->n_done, c->step)));
+    if (c->n_batches > 0) {
+        RF_TRY(rf_str_append(out, " of %" PRId64, c->n_batches));
+    }
+    RF_TRY(rf_str_append(out, "%s", r->has_summary ? ": interrupted" : "; the run has not ended"));
+fail:
+    return status;
 }
 
 rf_status rf_sweep_reason(const rf_sweep_report *r, const rf_sweep_coder *c, rf_str *out)
 {
-    const rf_train_settings *t = &c->spec->train;
     switch (rf_sweep_end(r, c)) {
     case RF_END_FAILED:
-        if (strcmp(c->stopped, "bad run") == 0) {
-            return rf_str_append(
-                out, "a bad run at step %" PRId64 ": L0 below %g and explained variance below %g",
-                c->step, t->bad_l0, t->bad_ev);
-        }
-        return rf_str_append(out,
-                             "%.0f of %" PRId64 " batches were skipped (loss or gradient NaN or "
-                             "infinite, or an outlier); more than a share of %g fails",
-                             c->n_skipped, c->n_batches, t->max_skipped_share);
+        return say_failed(c, out);
     case RF_END_STOPPED:
         return rf_str_append(out, "'%s' did not improve any more; stopped at step %" PRId64,
-                             t->stop_metric, c->step);
+                             c->spec->train.stop_metric, count_tried(c));
     case RF_END_UNFINISHED:
-        return r->has_summary
-                   ? rf_str_append(out, "step %" PRId64 " of %" PRId64 ": interrupted", c->step,
-                                   c->n_batches)
-                   : rf_str_append(out, "step %" PRId64 "; the run has not ended", c->step);
+        return say_unfinished(r, c, out);
     case RF_END_NEVER:
         return rf_str_append(out, "no batch was trained on");
+    case RF_END_WAITING:
+        return rf_str_append(out, "for pass %" PRId64 " of %" PRId64, c->waits_for, c->n_passes);
     case RF_END_DONE:
+    case RF_N_ENDS:
         break;
     }
     if (c->n_skipped > 0) {
-        return rf_str_append(out, "%.0f of %" PRId64 " batches skipped, %.0f of them as outliers",
-                             c->n_skipped, c->n_batches, c->n_outliers);
+        return rf_str_append(
+            out, "%" PRId64 " of %" PRId64 " batches skipped, %" PRId64 " of them as outliers",
+            c->n_skipped, c->n_batches, c->n_outliers);
     }
     return rf_str_append(out, "%s", "");
 }

@@ -60,11 +60,13 @@ static rf_status write_words(const rf_sweep_report *r, int64_t n_shown, rf_str *
     const char *rule = r->settings->output.select;
     const int64_t best = rf_sweep_best(r);
     if (n_shown < r->n) {
-        RF_TRY(rf_str_append(out, "and %" PRId64 " more: summary.csv has all\n", r->n - n_shown));
+        RF_TRY(rf_str_append(out, "and %" PRId64 " more: %s has all\n", r->n - n_shown,
+                             r->has_summary ? "summary.csv" : "sweep.html"));
     }
     RF_TRY(rf_str_append(out,
-                         "figures of the last whole batch; + no other coder of its site beats it "
-                         "in both EV and L0"));
+                         "figures of the last %s batch; + no other coder of its site beats it "
+                         "in both EV and L0",
+                         r->has_summary ? "whole" : "logged"));
     if (best >= 0) {
         RF_TRY(rf_str_append(out, "; * best by %s: %s", rule, r->coders[best].spec->coder.name));
     } else if (rule[0] != '\0' && r->has_summary) {

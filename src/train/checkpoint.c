@@ -250,6 +250,14 @@ fail:
     return status;
 }
 
+/* A coder that failed or stopped takes its batches and does nothing with them. */
+static int64_t count_tried(const progress *p)
+{
+    const int64_t n_skipped = rf_min_i64(p->counters[RF_COUNTER_SKIPPED], p->n[0]);
+    const int64_t n_learned = rf_max_i64(p->counters[RF_COUNTER_STEPS], 0);
+    return n_skipped + rf_min_i64(n_learned, p->n[0] - n_skipped);
+}
+
 static rf_status read_progress(const reader *r, int64_t idx, rf_checkpoint_coder *c)
 {
     rf_status status = RF_OK;
@@ -264,6 +272,7 @@ static rf_status read_progress(const reader *r, int64_t idx, rf_checkpoint_coder
         c->n_skipped = p.counters[RF_COUNTER_SKIPPED];
         c->n_outliers = p.counters[RF_COUNTER_OUTLIERS];
         c->batches_done = p.n[0];
+        c->n_tried = count_tried(&p);
         c->failed = p.n[1] != 0;
         c->stopping = (rf_stopping){
             .stop = (int)p.n[2], .n_lines = p.n[3], .n_worse = p.n[4], .best = p.best};
@@ -356,8 +365,8 @@ fail:
     return status;
 }
 
-rf_status rf_checkpoint_read_progress(const rf_comm *comm, const char *path, int64_t idx,
-                                      rf_checkpoint_coder *inout)
+rf_status rf_checkpoint_read_progress(const rf_comm *comm, const char *path, int64_t first,
+                                      int64_t n, rf_checkpoint_coder *inout)
 {
     rf_status status = RF_OK;
     rf_h5_file *f = NULL;
@@ -369,7 +378,9 @@ rf_status rf_checkpoint_read_progress(const rf_comm *comm, const char *path, int
     }
     r.f = f;
     RF_TRY(rf_checkpoint_agree(comm, status));
-    RF_TRY(read_progress(&r, idx, inout));
+    for (int64_t i = 0; i < n; i++) {
+        RF_TRY(read_progress(&r, first + i, &inout[i]));
+    }
 fail:
     rf_h5_close(f);
     return status;

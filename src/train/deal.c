@@ -26,6 +26,16 @@ static int compare_hands(const void *a, const void *b)
     return (x->idx > y->idx) - (x->idx < y->idx);
 }
 
+rf_status rf_deal_append_name(rf_str *out, int64_t idx, int64_t n, const char *name)
+{
+    enum { FEW = 6 };
+    const int64_t n_shown = n <= FEW ? n : FEW - 1; /* not " and 1 more" */
+    if (idx < n_shown) {
+        return rf_str_append(out, "%s%s", idx > 0 ? ", " : "", name);
+    }
+    return idx == n - 1 ? rf_str_append(out, " and %" PRId64 " more", n - n_shown) : RF_OK;
+}
+
 rf_status rf_deal(const double *weights, int64_t n, int n_groups, int *groups)
 {
     rf_status status = RF_OK;

@@ -151,18 +151,21 @@ static rf_status append_group(const rf_plan *p, const planned_pass *pass, int gr
 {
     rf_status status = RF_OK;
     const int first = group * pass->each;
-    const char *mark = ": ";
+    int64_t n = 0, idx = 0;
 
     RF_TRY(pass->each == 1
                ? rf_str_append(out, "    rank %d", first)
                : rf_str_append(out, "    ranks %d to %d", first, first + pass->each - 1));
     for (int64_t i = pass->first; i < pass->end; i++) {
+        n += pass->groups[i] == group;
+    }
+    RF_TRY(rf_str_append(out, n == 0 ? ": none" : ": "));
+    for (int64_t i = pass->first; i < pass->end; i++) {
         if (pass->groups[i] == group) {
-            RF_TRY(rf_str_append(out, "%s%s", mark, p->coders[i].spec->coder.name));
-            mark = ", ";
+            RF_TRY(rf_deal_append_name(out, idx++, n, p->coders[i].spec->coder.name));
         }
     }
-    RF_TRY(rf_str_append(out, mark[0] == ':' ? ": none\n" : "\n"));
+    RF_TRY(rf_str_append(out, "\n"));
 fail:
     return status;
 }

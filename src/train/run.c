@@ -121,6 +121,10 @@ static rf_status write_summary(const rf_training *t)
         rows[i] = (rf_summary_row){.spec = &specs[i],
                                    .last = &c->whole,
                                    .n_batches = c->n_batches,
+                                   .batches_done = c->batches_done,
+                                   .n_tried = c->n_tried,
+                                   .n_skipped = c->n_skipped,
+                                   .n_outliers = c->n_outliers,
                                    .failed = c->failed,
                                    .stop = c->stopping.stop};
         lines[i] = c->whole;
@@ -176,7 +180,7 @@ static void report_coders(const rf_training *t, rf_train_report *report)
             rf_log(RF_LOG_WARN,
                    "coder '%s' skipped %" PRId64 " of its %" PRId64 " batches: %" PRId64
                    " as outliers, %" PRId64 " for NaN, infinity or no readable token",
-                   c->spec->coder.name, c->n_skipped, c->batches_done, c->n_outliers,
+                   c->spec->coder.name, c->n_skipped, c->n_tried, c->n_outliers,
                    c->n_skipped - c->n_outliers);
         }
     }

@@ -159,6 +159,16 @@ fail:
     return status;
 }
 
+rf_status rf_run_folder_remove_summary(const char *dir)
+{
+    rf_status status = RF_OK;
+    char path[RF_PATH_LEN];
+    RF_TRY(rf_path_join(path, dir, "summary.csv"));
+    RF_TRY(remove_file(path));
+fail:
+    return status;
+}
+
 rf_status rf_run_folder_set_aside(const char *dir, int64_t tick)
 {
     rf_status status = RF_OK;

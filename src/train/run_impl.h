@@ -145,7 +145,8 @@ typedef struct rf_checkpoint_coder {
     int64_t n_batches, batches_done;
     bool failed;
     rf_stopping stopping;
-    int64_t n_skipped, n_outliers; /* of its counters; when reading */
+    int64_t n_skipped, n_outliers; /* of its counters; when reading, as the next */
+    int64_t n_tried; /* batches until it failed or stopped: it learned from them or skipped them */
 } rf_checkpoint_coder;
 
 enum { RF_PROCESSING_LEN = RF_MAX_MODELS * RF_NAME_LEN };
@@ -185,9 +186,10 @@ rf_status rf_checkpoint_read_header(const char *path, rf_checkpoint_header *out)
  * that have them, progress all; NULL: this rank alone. Collective. */
 rf_status rf_checkpoint_read(const rf_comm *comm, const char *path, rf_stream *s,
                              rf_checkpoint *inout);
-/* Progress alone of coder `idx`, which has the name. Collective, as above. */
-rf_status rf_checkpoint_read_progress(const rf_comm *comm, const char *path, int64_t idx,
-                                      rf_checkpoint_coder *inout);
+/* Progress alone of the `n` coders from number `first` on, which have the names. Collective, as
+ * above. */
+rf_status rf_checkpoint_read_progress(const rf_comm *comm, const char *path, int64_t first,
+                                      int64_t n, rf_checkpoint_coder *inout);
 /* Sites of coder `idx`, whose latents must be those of `settings`. Local. */
 rf_status rf_checkpoint_read_shape(const char *path, int64_t idx, const rf_coder_settings *settings,
                                    rf_coder_shape *out);
@@ -211,6 +213,8 @@ rf_status rf_run_folder_is_used(const char *dir, bool *out);
 rf_status rf_run_folder_prune(const char *dir, int64_t tick, int64_t keep);
 /* The same among those behind tick `after`: the others stay. */
 rf_status rf_run_folder_prune_after(const char *dir, int64_t after, int64_t tick, int64_t keep);
+/* summary.csv says that the run has ended: it goes when that goes on. */
+rf_status rf_run_folder_remove_summary(const char *dir);
 /* Put a checkpoint that cannot be read out of the way, under another name. */
 rf_status rf_run_folder_set_aside(const char *dir, int64_t tick);
 
@@ -220,7 +224,7 @@ rf_status rf_run_folder_set_aside(const char *dir, int64_t tick);
 typedef struct rf_summary_row {
     const rf_coder_spec *spec;
     const rf_metrics_line *last; /* coder "" when it never stepped */
-    int64_t n_batches;
+    int64_t n_batches, batches_done, n_tried, n_skipped, n_outliers;
     bool failed;
     int stop; /* rf_stop */
 } rf_summary_row;
@@ -283,6 +287,24 @@ double rf_deal_weight(const rf_coder_cost *cost, const rf_coder_spec *spec, int6
  * do: the heaviest first, each to the group that has least so far, the first of equals. Local, and
  * a function of its arguments. */
 rf_status rf_deal(const double *weights, int64_t n, int n_groups, int *groups);
+/* The idx-th of the `n` names of a group, behind a comma: a few of them, with the last " and 7
+ * more". */
+rf_status rf_deal_append_name(rf_str *out, int64_t idx, int64_t n, const char *name);
+
+/* ---- run_progress: how far coders came, by the checkpoints -------------------------------------
+ */
+
+/* FORMAT names `path` where the progress of coder `idx` cannot be: more batches than `n_batches`
+ * (0: not known), more skipped than taken. */
+rf_status rf_run_progress_check(const char *path, int64_t idx, const rf_checkpoint_coder *c,
+                                int64_t n_batches);
+/* ends[i] (0: not known) is where the pass ends that begins with coder i. */
+void rf_run_passes_note(int64_t *ends, int64_t first, int64_t end);
+/* How many passes took the coders before `upto`; `most`: train.coders_at_once, for those that are
+ * not known. */
+int64_t rf_run_passes_count(const int64_t *ends, int64_t upto, int64_t most);
+/* How many passes `n` coders still take. */
+int64_t rf_run_passes_left(int64_t n, int64_t most);
 
 /* ---- run_parts: what a run is made of, and what it has in every pass ---------------------------
  */
@@ -298,7 +320,8 @@ typedef struct rf_trained {
     rf_optimiser *opt;
     rf_schedule schedule;
     int64_t n_batches, tokens_per_epoch;
-    int64_t batches_done, n_skipped, n_outliers; /* the same on every rank, as the next two */
+    int64_t batches_done, n_skipped, n_outliers; /* the same on every rank, as the next three */
+    int64_t n_tried; /* batches until it failed or stopped: it learned from them or skipped them */
     bool failed;
     rf_stopping stopping;
     int64_t n_tokens;      /* of all batches */
@@ -320,6 +343,7 @@ typedef struct rf_training {
     int n_groups;
     int64_t first, end;
     int64_t pass_tick; /* when the pass began */
+    int64_t passes_before;
     int64_t n_threads;
     rf_backend *be;
     rf_stream *stream;
@@ -346,7 +370,6 @@ typedef struct rf_training {
 
 /* Whether all comes from a store: no model, no pictures. */
 bool rf_training_is_stored(const rf_training *t);
-rf_status rf_run_store_path(const rf_run_settings *settings, char out[RF_PATH_LEN]);
 /* A finished store that fits the settings, and its hashes. Local. */
 rf_status rf_training_open_store(rf_training *t);
 /* model_name and processing. Local. */

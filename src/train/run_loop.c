@@ -275,6 +275,7 @@ static rf_status step_coders(rf_training *t, lap *r, rf_status *lines)
         if (!r->stepped[i]) {
             continue;
         }
+        c->n_tried += learns(c);
         if (c->coder != NULL) {
             RF_TRY(step(t, c, &r->batches[i]));
         }
@@ -368,10 +369,11 @@ static void say_failed(const rf_training *t, const rf_trained *c)
                "train.bad_ev; it learns no more",
                c->spec->coder.name, c->batches_done, c->last.m.l0, c->last.m.explained_variance);
     } else if (t->settings->n_coders > 1) {
-        rf_log(RF_LOG_ERROR,
-               "coder '%s' failed: %" PRId64 " of its %" PRId64
-               " steps were skipped, for NaN, infinity or train.outlier_factor; it learns no more",
-               c->spec->coder.name, c->n_skipped, c->batches_done);
+        rf_log(
+            RF_LOG_ERROR,
+            "coder '%s' failed: %" PRId64 " of its first %" PRId64
+            " batches were skipped, for NaN, infinity or train.outlier_factor; it learns no more",
+            c->spec->coder.name, c->n_skipped, c->n_tried);
     }
 }
 
@@ -436,10 +438,10 @@ static rf_status check_any_left(const rf_training *t)
     }
     RF_FAIL(RF_ERR_NUMERIC,
             "%s: %" PRId64 " of %" PRId64
-            " steps of coder '%s' were skipped for NaN, infinity or train.outlier_factor, more "
+            " batches of coder '%s' were skipped for NaN, infinity or train.outlier_factor, more "
             "than train.max_skipped_share; nothing was saved since step %" PRId64
             ". A lower train.lr, or pictures that are whole, may help",
-            who, c->n_skipped, c->batches_done, c->spec->coder.name, rf_max_i64(t->saved_tick, 0));
+            who, c->n_skipped, c->n_tried, c->spec->coder.name, rf_max_i64(t->saved_tick, 0));
 fail:
     return status;
 }

@@ -9,7 +9,9 @@ struct rf_run {
     char *weight_processing;
     rf_run_settings *settings;
     int64_t step;
-    int64_t *ticks; /* [n_coders] of the checkpoint that has the coder, -1: none yet */
+    int64_t *ticks; /* [n_coders] of the checkpoint that has the coder, -1: none */
+    int64_t *ends;  /* of passes */
+    int64_t end;    /* coders from here on are of passes that have not begun */
 };
 
 static rf_status load_coder(rf_backend *be, rf_stream *s, const char *path,
@@ -74,11 +76,13 @@ static rf_status take_checkpoint(rf_run *run, const char *path, int64_t tick)
                 " with %" PRId64,
                 path, header.tick, header.n_coders, tick, run->settings->n_coders);
     }
+    rf_run_passes_note(run->ends, header.first, header.first + header.n_held);
     if (has_news(run, &header)) {
         RF_TRY(check_coders(run, path, &header));
         for (int64_t i = header.first; i < header.first + header.n_held; i++) {
             run->ticks[i] = run->ticks[i] < 0 ? tick : run->ticks[i];
         }
+        run->end = rf_max_i64(run->end, header.first + header.n_held);
     }
     if (run->weight_processing == NULL) {
         run->step = tick;
@@ -133,6 +137,7 @@ rf_status rf_run_open(const char *dir, const char *const *overrides, int64_t n_o
     RF_TRY(rf_run_settings_load(config, overrides, n_overrides, &run->settings));
     RF_TRY(rf_format(run->settings->output.dir, sizeof run->settings->output.dir, "%s", dir));
     RF_ALLOC(run->ticks, run->settings->n_coders);
+    RF_ALLOC(run->ends, run->settings->n_coders);
     for (int64_t i = 0; i < run->settings->n_coders; i++) {
         run->ticks[i] = -1;
     }
@@ -149,6 +154,7 @@ void rf_run_close(rf_run *run)
     if (run != NULL) {
         rf_run_settings_free(run->settings);
         rf_free(run->weight_processing);
+        rf_free(run->ends);
         rf_free(run->ticks);
         rf_free(run);
     }
@@ -174,6 +180,38 @@ const char *rf_run_checkpoint_path(const rf_run *run)
     return run->checkpoint;
 }
 
+bool rf_run_has_coder(const rf_run *run, int64_t idx)
+{
+    return run->ticks[idx] >= 0;
+}
+
+bool rf_run_coder_waits(const rf_run *run, int64_t idx, int64_t *pass, int64_t *n_passes)
+{
+    const int64_t most = run->settings->train.coders_at_once;
+    const int64_t n_before = rf_run_passes_count(run->ends, run->end, most);
+    *pass = n_before + rf_run_passes_left(idx + 1 - run->end, most);
+    *n_passes = n_before + rf_run_passes_left(run->settings->n_coders - run->end, most);
+    return idx >= run->end;
+}
+
+/* Why no file has it. */
+static rf_status raise_absent(const rf_run *run, int64_t idx)
+{
+    int64_t pass = 0, n_passes = 0;
+    const char *name = run->settings->coders[idx].coder.name, *dir = run->settings->output.dir;
+    if (rf_run_coder_waits(run, idx, &pass, &n_passes)) {
+        return rf_error_raise(RF_ERR_NOT_FOUND, __FILE__, __LINE__,
+                              "coder '%s' is in no checkpoint of '%s': it waits for pass %" PRId64
+                              " of %" PRId64 "; train.resume=auto goes on with it",
+                              name, dir, pass, n_passes);
+    }
+    return rf_error_raise(RF_ERR_NOT_FOUND, __FILE__, __LINE__,
+                          "coder '%s' is in no checkpoint of '%s' that can be read: its pass is "
+                          "over and the checkpoint of that is damaged or gone; put a whole copy "
+                          "back, or use '%s/%s/coder.safetensors'",
+                          name, dir, dir, name);
+}
+
 rf_status rf_run_load_coder(rf_backend *be, rf_stream *s, const rf_run *run, int64_t idx,
                             rf_coder **out)
 {
@@ -185,10 +223,7 @@ rf_status rf_run_load_coder(rf_backend *be, rf_stream *s, const rf_run *run, int
                idx, run->settings->n_coders);
     const rf_coder_settings *coder = &run->settings->coders[idx].coder;
     if (run->ticks[idx] < 0) {
-        RF_FAIL(RF_ERR_NOT_FOUND,
-                "coder '%s' is in no checkpoint of '%s': it waits for a later pass of the run; "
-                "train.resume=auto goes on with it",
-                coder->name, run->settings->output.dir);
+        return raise_absent(run, idx);
     }
     RF_TRY(rf_run_folder_checkpoint(run->settings->output.dir, run->ticks[idx], path));
     RF_TRY(load_coder(be, s, path, coder, idx, out));

@@ -380,7 +380,11 @@ static rf_status measure_coder(rf_training *t, rf_trained *c)
     const double share = t->settings->activations.share;
 
     RF_TRY(count_rows(t, c, &n_rows, &n_pictures));
-    n_pictures = share > 0 ? (int64_t)ceil(share * (double)n_pictures) : n_pictures;
+    if (share > 0) { /* of groups, the last of which may be short: no fewer than the stream has */
+        const int64_t g = t->settings->activations.group_pictures;
+        const int64_t n_groups = (int64_t)ceil(share * (double)rf_ceil_div(n_pictures, g));
+        n_pictures = rf_min_i64(n_groups * g, n_pictures);
+    }
     RF_TRY(rf_mul_i64(n_rows, n_pictures, "tokens of an epoch", &tokens));
     RF_TRY(rf_mul_i64(tokens, c->spec->train.epochs, "tokens of all epochs", &whole));
     rf_training_set_tokens(c, tokens);
@@ -395,8 +399,17 @@ fail:
 static rf_status measure_coders(rf_training *t)
 {
     rf_status status = RF_OK;
+    int64_t n_batches = 0;
     for (int64_t i = 0; i < t->settings->n_coders; i++) {
+        const rf_trained *c = &t->coders[i];
         RF_TRY(measure_coder(t, &t->coders[i]));
+        if (c->n_batches > INT64_MAX - n_batches) {
+            RF_FAIL(RF_ERR_SETTING,
+                    "coder '%s' has %" PRId64 " batches: with those before it more than can be "
+                    "counted; lower train.epochs",
+                    c->spec->coder.name, c->n_batches);
+        }
+        n_batches += c->n_batches;
     }
 fail:
     return status;

@@ -98,6 +98,17 @@ fail:
     return status;
 }
 
+/* Whose error it is, where the text does not say so yet. */
+static rf_status name_coder(const rf_trained *c, rf_status status)
+{
+    char who[RF_NAME_LEN + 16];
+    if (status != RF_OK && rf_format(who, sizeof who, "coder '%s'", c->spec->coder.name) == RF_OK &&
+        strstr(rf_error_text(), who) == NULL) {
+        rf_error_context("%s", who);
+    }
+    return status;
+}
+
 static rf_status create_coder(rf_training *t, rf_trained *c)
 {
     rf_status status = RF_OK;
@@ -105,8 +116,7 @@ static rf_status create_coder(rf_training *t, rf_trained *c)
     const rf_optimiser_opts opts = {.kind = train->optimiser, .accumulate = train->accumulate};
 
     RF_TRY(rf_coder_create(t->be, &c->spec->coder, &c->shape, &c->coder));
-    RF_TRY_DOING(rf_optimiser_create(t->be, c->coder, &opts, &c->opt), "coder '%s'",
-                 c->spec->coder.name);
+    RF_TRY(name_coder(c, rf_optimiser_create(t->be, c->coder, &opts, &c->opt)));
 fail:
     return status;
 }
@@ -178,13 +188,16 @@ static rf_status log_group(const rf_training *t, int group)
     rf_status status = RF_OK;
     rf_str names = {0};
     const int n_ranks = rf_comm_size(t->comm) / t->n_groups, first = group * n_ranks;
+    int64_t n = 0, idx = 0;
     char ranks[64];
 
     RF_TRY(rf_str_append(&names, "%s", ""));
     for (int64_t i = t->first; i < t->end; i++) {
+        n += t->coders[i].first_rank == first;
+    }
+    for (int64_t i = t->first; i < t->end; i++) {
         if (t->coders[i].first_rank == first) {
-            RF_TRY(rf_str_append(&names, "%s%s", names.len > 0 ? ", " : "",
-                                 t->coders[i].spec->coder.name));
+            RF_TRY(rf_deal_append_name(&names, idx++, n, t->coders[i].spec->coder.name));
         }
     }
     RF_TRY(n_ranks == 1
@@ -203,11 +216,10 @@ rf_status rf_training_log_pass(const rf_training *t)
     const int64_t n = t->settings->n_coders, most = t->settings->train.coders_at_once;
 
     if (t->first > 0 || t->end < n) {
-        const int64_t before = most > 0 ? rf_ceil_div(t->first, most) : 1;
-        const int64_t behind = most > 0 ? rf_ceil_div(n - t->end, most) : n > t->end;
+        const int64_t now = t->passes_before + 1;
         rf_log(RF_LOG_INFO,
                "pass %" PRId64 " of %" PRId64 ": coders %" PRId64 " to %" PRId64 " of %" PRId64,
-               before + 1, before + 1 + behind, t->first + 1, t->end, n);
+               now, now + rf_run_passes_left(n - t->end, most), t->first + 1, t->end, n);
     }
     for (int g = 0; t->n_groups > 1 && g < t->n_groups; g++) {
         RF_TRY(log_group(t, g));
@@ -245,7 +257,7 @@ static rf_status init_from(rf_training *t, rf_trained *c, const float *rows, int
     if (n == 0) {
         RF_FAIL(RF_ERR_NUMERIC, "coder '%s': none of the first pictures could be read", name);
     }
-    RF_TRY_DOING(init_on_device(t, c, rows, n, width), "coder '%s'", name);
+    RF_TRY(name_coder(c, init_on_device(t, c, rows, n, width)));
 fail:
     return status;
 }

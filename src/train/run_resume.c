@@ -46,6 +46,7 @@ static rf_status open_logs(rf_training *t)
     const char *dir = t->settings->output.dir;
     char path[RF_PATH_LEN];
 
+    RF_TRY(rf_run_folder_remove_summary(dir)); /* that the run has ended is not true any more */
     RF_TRY(rf_run_folder_config(dir, path));
     RF_TRY(rf_file_write_atomic(path, t->settings_yaml.data, t->settings_yaml.len));
     RF_TRY(rf_run_folder_metrics(dir, path));
@@ -221,12 +222,8 @@ static rf_status check_progress(const rf_training *t, const rf_checkpoint *c, co
 {
     rf_status status = RF_OK;
     for (int64_t i = 0; i < c->n_coders; i++) {
-        const int64_t idx = c->first + i, n_batches = t->coders[idx].n_batches;
-        if (c->coders[i].batches_done > n_batches) {
-            RF_FAIL(RF_ERR_FORMAT,
-                    "'%s': coder %" PRId64 " took %" PRId64 " of %" PRId64 " batches", path, idx,
-                    c->coders[i].batches_done, n_batches);
-        }
+        const int64_t idx = c->first + i;
+        RF_TRY(rf_run_progress_check(path, idx, &c->coders[i], t->coders[idx].n_batches));
     }
 fail:
     return status;
@@ -240,6 +237,7 @@ static void take_progress(rf_trained *to, const rf_checkpoint_coder *from)
     to->stopping = from->stopping;
     to->n_skipped = from->n_skipped;
     to->n_outliers = from->n_outliers;
+    to->n_tried = from->n_tried;
 }
 
 /* All of one checkpoint and the pass it is of, to all ranks. Collective. */
@@ -311,81 +309,135 @@ fail:
 
 /* Rank 0: coders from number held[0] up to held[1] are in the file, none where it cannot be read.
  */
-static void find_held(const rf_training *t, int64_t tick, int64_t held[2])
+static rf_status find_held(const rf_training *t, int64_t tick, int64_t held[2])
 {
+    rf_status status = RF_OK;
     rf_checkpoint_header header = {0};
     char path[RF_PATH_LEN];
     held[0] = held[1] = 0;
-    if (rf_run_folder_checkpoint(t->settings->output.dir, tick, path) == RF_OK &&
-        rf_checkpoint_read_header(path, &header) == RF_OK) {
-        held[0] = header.first;
-        held[1] = header.first + header.n_held;
+    RF_TRY(rf_run_folder_checkpoint(t->settings->output.dir, tick, path));
+    RF_TRY(rf_checkpoint_read_header(path, &header));
+    if (header.n_coders != t->settings->n_coders) {
+        RF_FAIL(RF_ERR_FORMAT, "'%s' is of a run of %" PRId64 " coders, this one has %" PRId64,
+                path, header.n_coders, t->settings->n_coders);
     }
+    held[0] = header.first;
+    held[1] = header.first + header.n_held;
+fail:
     rf_checkpoint_header_fini(&header);
+    return status;
 }
 
-/* How far the coders of a checkpoint came that are none of this pass's. Collective. */
+/* How far the coders of a checkpoint came that are none of this pass's: of all or of none.
+ * Collective. */
 static rf_status load_progress(rf_training *t, int64_t tick, const int64_t held[2], bool *has)
 {
     rf_status status = RF_OK;
+    const int64_t first = held[0], n = rf_min_i64(held[1], t->first) - first;
+    rf_checkpoint_coder *from = rf_calloc(rf_max_i64(n, 1), sizeof *from);
     char path[RF_PATH_LEN];
 
+    RF_TRY(rf_comm_agree(t->comm, from == NULL ? RF_ERR_NO_MEMORY : RF_OK));
     RF_TRY(rf_run_folder_checkpoint(t->settings->output.dir, tick, path));
-    for (int64_t i = held[0]; i < rf_min_i64(held[1], t->first); i++) {
-        rf_checkpoint_coder from = {.name = t->coders[i].spec->coder.name};
-        if (!has[i]) {
-            RF_TRY(rf_checkpoint_read_progress(t->comm, path, i, &from));
-            take_progress(&t->coders[i], &from);
-            t->coders[i].n_batches = from.n_batches;
-            has[i] = true;
+    for (int64_t i = 0; i < n; i++) {
+        from[i].name = t->coders[first + i].spec->coder.name;
+    }
+    RF_TRY(rf_checkpoint_read_progress(t->comm, path, first, n, from));
+    for (int64_t i = 0; i < n; i++) { /* the same on all: they have the same numbers */
+        RF_TRY(rf_run_progress_check(path, first + i, &from[i], t->coders[first + i].n_batches));
+    }
+    for (int64_t i = 0; i < n; i++) {
+        rf_trained *c = &t->coders[first + i];
+        if (!has[first + i]) {
+            take_progress(c, &from[i]);
+            c->n_batches = from[i].n_batches;
+            has[first + i] = true;
         }
     }
 fail:
+    rf_free(from);
     return status;
 }
 
 /* Where a checkpoint of a pass before is lost, its coders count as done. */
 static void assume_done(rf_training *t, const bool *has)
 {
+    const char *first = NULL;
+    int64_t n = 0;
     for (int64_t i = 0; i < t->first; i++) {
         if (!has[i]) {
-            t->coders[i].batches_done = t->coders[i].n_batches;
-            if (rf_comm_rank(t->comm) == 0) {
-                rf_log(RF_LOG_WARN,
-                       "coder '%s' was trained in a pass before, and no checkpoint of it can be "
-                       "read: it counts as done",
-                       t->coders[i].spec->coder.name);
-            }
+            t->coders[i].batches_done = t->coders[i].n_tried = t->coders[i].n_batches;
+            first = n++ == 0 ? t->coders[i].spec->coder.name : first;
         }
+    }
+    if (n > 0 && rf_comm_rank(t->comm) == 0) {
+        rf_log(RF_LOG_WARN,
+               "%" PRId64 " of the coders of passes before, the first of which is '%s', %s in no "
+               "checkpoint that can be read, and count%s as done and well: this pass goes on "
+               "without them. coder.safetensors in their folders of '%s' is what they came to; for "
+               "refract eval and export put a whole copy of the checkpoint back",
+               n, first, n == 1 ? "is" : "are", n == 1 ? "s" : "", t->settings->output.dir);
     }
 }
 
+/* Rank 0: the file is left where it is. */
+static void say_damaged(const rf_training *t, int64_t tick)
+{
+    char path[RF_PATH_LEN];
+    if (rf_comm_rank(t->comm) == 0 &&
+        rf_run_folder_checkpoint(t->settings->output.dir, tick, path) == RF_OK) {
+        const bool is_named = strstr(rf_error_text(), path) != NULL;
+        rf_log(RF_LOG_WARN, "an older checkpoint cannot be used: %s%s%s", is_named ? "" : path,
+               is_named ? "" : ": ", rf_error_text());
+    }
+}
+
+/* One of the files of load_passes_before. Collective. */
+static rf_status load_pass_before(rf_training *t, int64_t tick, int64_t *ends, bool *has)
+{
+    rf_status status = RF_OK, found = RF_OK;
+    int64_t held[2] = {0};
+
+    if (rf_comm_rank(t->comm) == 0) {
+        found = find_held(t, tick, held);
+    }
+    RF_TRY(rf_comm_bcast(t->comm, held, (int64_t)sizeof held, 0));
+    if (held[0] != t->first && t->pass_tick < 0) {
+        t->pass_tick = tick;
+    }
+    if (held[1] == 0) { /* the text is rank 0's */
+        if (found != RF_OK) {
+            say_damaged(t, tick);
+        }
+        return RF_OK;
+    }
+    rf_run_passes_note(ends, held[0], held[1]);
+    status = held[0] < t->first ? load_progress(t, tick, held, has) : RF_OK;
+    if (is_damage(status)) {
+        say_damaged(t, tick);
+        status = RF_OK; /* an older one may have it */
+    }
+fail:
+    return status;
+}
+
 /* Progress of the coders of passes before this one, by the newest of the `n` checkpoints that have
- * them, and where this pass began. Collective. */
+ * them, how many passes these were, and where this one began. Collective. */
 static rf_status load_passes_before(rf_training *t, const int64_t *ticks, int64_t n)
 {
     rf_status status = RF_OK;
     bool *has = rf_calloc(t->first + 1, sizeof *has);
+    int64_t *ends = rf_calloc(t->settings->n_coders, sizeof *ends);
 
-    RF_TRY(rf_comm_agree(t->comm, has == NULL ? RF_ERR_NO_MEMORY : RF_OK));
+    RF_TRY(rf_comm_agree(t->comm, has == NULL || ends == NULL ? RF_ERR_NO_MEMORY : RF_OK));
     t->pass_tick = -1;
     for (int64_t i = n; t->first > 0 && i-- > 0;) {
-        int64_t held[2] = {0};
-        if (rf_comm_rank(t->comm) == 0) {
-            find_held(t, ticks[i], held);
-        }
-        RF_TRY(rf_comm_bcast(t->comm, held, (int64_t)sizeof held, 0));
-        if (held[0] != t->first && t->pass_tick < 0) {
-            t->pass_tick = ticks[i];
-        }
-        status = load_progress(t, ticks[i], held, has);
-        if (is_damage(status)) {
-            status = RF_OK; /* an older one may have it */
-        }
-        RF_TRY(status);
+        RF_TRY(load_pass_before(t, ticks[i], ends, has));
     }
+    t->passes_before = rf_run_passes_count(ends, t->first, t->settings->train.coders_at_once);
     assume_done(t, has);
 fail:
+    rf_free(ends);
     rf_free(has);
     return status;
 }
@@ -474,6 +526,7 @@ rf_status rf_training_begin_next(rf_training *t)
 {
     rf_status status = RF_OK;
     t->pass_tick = t->tick;
+    t->passes_before++;
     RF_TRY(rf_training_open_pass(t, t->end, rf_training_pass_end(t, t->end)));
     RF_TRY(rf_training_init_coders(t));
     if (rf_comm_rank(t->comm) == 0) {

@@ -67,7 +67,8 @@ static rf_status append_header(rf_str *out)
     double value = 0;
     RF_TRY(append_keys(out, &rf_coder_settings_table));
     RF_TRY(append_keys(out, &rf_train_settings_table));
-    RF_TRY(rf_str_append(out, "n_batches,failed,stopped,selected,last_step"));
+    RF_TRY(rf_str_append(out, "n_batches,n_done,n_tried,n_skipped,n_outliers,failed,stopped,"
+                              "selected,last_step"));
     for (int i = 0; rf_metrics_figure(&empty, i, &value) != NULL; i++) {
         /* `lr`, `k` and `p` are settings too: these are of the last whole batch, as a ragged one at
          * the end is too small to judge by. */
@@ -85,8 +86,11 @@ static rf_status append_row(rf_str *out, const rf_summary_row *row, bool selecte
     const bool stepped = row->last->coder[0] != '\0';
     RF_TRY(append_settings(out, &rf_coder_settings_table, &row->spec->coder));
     RF_TRY(append_settings(out, &rf_train_settings_table, &row->spec->train));
-    RF_TRY(rf_str_append(out, "%" PRId64 ",%d,%s,%d,%" PRId64, row->n_batches, row->failed,
-                         rf_stop_name((rf_stop)row->stop), selected, row->last->step));
+    RF_TRY(rf_str_append(out, "%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64 ",",
+                         row->n_batches, row->batches_done, row->n_tried, row->n_skipped,
+                         row->n_outliers));
+    RF_TRY(rf_str_append(out, "%d,%s,%d,%" PRId64, row->failed, rf_stop_name((rf_stop)row->stop),
+                         selected, row->last->step));
     for (int i = 0; rf_metrics_figure(row->last, i, &value) != NULL; i++) {
         RF_TRY(rf_str_append(out, ","));
         if (stepped && isfinite(value)) {

@@ -244,6 +244,30 @@ static void unquote_whole(rf_yaml *node, const char *pattern)
     }
 }
 
+static bool has_text(const rf_yaml *node, const char *pattern)
+{
+    bool has = node->kind == RF_YAML_SCALAR && strstr(node->text, pattern) != NULL;
+    for (int64_t i = 0; i < node->n_items && !has; i++) {
+        has = has_text(node->items[i], pattern);
+    }
+    return has;
+}
+
+/* Where a key of `each` stands: nowhere, in the coder's name alone, or in what it is. */
+typedef enum use { USE_NONE, USE_NAME, USE_SETTING } use;
+
+static use find_use(const rf_yaml *coder, const char *pattern)
+{
+    use found = USE_NONE;
+    for (int64_t i = 0; i < coder->n_items; i++) {
+        if (has_text(coder->items[i], pattern)) {
+            const bool is_name = strcmp(coder->keys[i], "name") == 0;
+            found = is_name && found == USE_NONE ? USE_NAME : is_name ? found : USE_SETTING;
+        }
+    }
+    return found;
+}
+
 /* Refuses a {name} that no key of `each` fills. */
 static rf_status check_filled(const rf_yaml *node, const char *path)
 {
@@ -262,11 +286,21 @@ fail:
     return status;
 }
 
-static rf_status fill(rf_yaml *coder, const char *name, const rf_yaml *value)
+/* *most: the best use of a key so far. */
+static rf_status fill(rf_yaml *coder, const char *name, const rf_yaml *value, use *most)
 {
     rf_status status = RF_OK;
     char pattern[RF_NAME_LEN];
     RF_TRY(rf_format(pattern, sizeof pattern, "{%s}", name));
+    const use found = find_use(coder, pattern);
+    *most = found > *most ? found : *most;
+    if (found == USE_NONE) {
+        return rf_yaml_fail(value,
+                            "each.%.40s: its values go nowhere, as no setting of the coder has "
+                            "'%.40s': write it where they belong (%.40s: \"%.40s\"), or leave the "
+                            "key out",
+                            name, pattern, name, pattern);
+    }
     unquote_whole(coder, pattern);
     RF_TRY(rf_yaml_substitute(coder, name, value->text));
 fail:
@@ -316,10 +350,18 @@ rf_status rf_each_expand(const rf_yaml *coder, const char *path, rf_yaml_list *o
         RF_TRY(append_copy(out, coder));
         rf_yaml *copy = out->nodes[out->n - 1];
         remove_key(copy, "each");
+        use most = USE_NONE;
         for (int64_t a = 0; a < n_keys; a++) {
-            RF_TRY(fill(copy, each->keys[a], values[a].nodes[i]));
+            RF_TRY(fill(copy, each->keys[a], values[a].nodes[i], &most));
         }
         RF_TRY(check_filled(copy, path));
+        if (n > 1 && most == USE_NAME) {
+            status = rf_yaml_fail(each,
+                                  "%s.each: '{%.40s}' stands in the coder's name alone: %" PRId64
+                                  " coders would be the same one; write it into a setting too",
+                                  path, each->keys[0], n);
+            goto fail;
+        }
     }
 fail:
     for (int64_t i = 0; i < MAX_AXES; i++) {

@@ -1,5 +1,6 @@
 /* Zero-shot classifiers (Radford et al. 2021): a class is the normalised mean, over prompt
  * templates, of normalised text embeddings. Sums in double. */
+#include "config_impl.h"
 #include "vit_impl.h"
 
 #include <math.h>
@@ -192,6 +193,44 @@ rf_status rf_zero_shot_logits(const rf_zero_shot *z, const float *embeddings, in
     }
 fail:
     rf_free(unit);
+    return status;
+}
+
+/* Stands beside the towers, outside of what their names begin with. */
+static rf_status find_scale(const rf_vit_files *files, double *out)
+{
+    rf_status status = RF_OK;
+    char name[RF_NAME_LEN];
+    float logarithm = 0;
+
+    RF_TRY(rf_format(name, sizeof name, "%slogit_scale", files->wrapper));
+    const rf_named_tensor *t = rf_tensor_file_find(files->weights, name);
+    if (t == NULL) {
+        RF_FAIL(RF_ERR_NOT_FOUND, "'%s' has no logit_scale among its weights", files->folder);
+    }
+    if (t->n_elems != 1) {
+        RF_FAIL(RF_ERR_FORMAT, "logit_scale has %" PRId64 " values, expected one", t->n_elems);
+    }
+    RF_TRY(rf_named_tensor_read_f32(t, &logarithm));
+    if (!(fabsf(logarithm) <= 20.0F)) { /* CLIP's is at most ln 100 */
+        RF_FAIL(RF_ERR_FORMAT, "logit_scale is %g, expected a logarithm of at most 20",
+                (double)logarithm);
+    }
+    *out = exp((double)logarithm);
+fail:
+    return status;
+}
+
+rf_status rf_zero_shot_read_scale(const char *folder, const char *row, double *out)
+{
+    rf_status status = RF_OK;
+    const rf_vit_opts opts = {.row = row};
+    rf_vit_files files;
+
+    RF_TRY(rf_vit_files_open(folder, &opts, RF_WEIGHTS_NEEDED, &files));
+    RF_TRY_DOING(find_scale(&files, out), "%s", folder);
+fail:
+    rf_vit_files_close(&files);
     return status;
 }
 
