@@ -60,9 +60,24 @@ if(REFRACT_MISSING)
   message(FATAL_ERROR "Refract needs libraries that were not found:${REFRACT_MISSING}")
 endif()
 
-# The backend seam stands in src/tensor; a CUDA backend plugs in there and does not exist yet.
-if(REFRACT_CUDA STREQUAL "ON")
-  message(FATAL_ERROR "REFRACT_CUDA=ON: this version has no CUDA backend; use AUTO or OFF")
-elseif(NOT REFRACT_CUDA MATCHES "^(AUTO|OFF)$")
+# The CUDA backend (cuda/) needs a toolkit with cuBLAS, and NCCL. Without them it is left out, and
+# still runs under emulation in the tests.
+set(REFRACT_HAS_CUDA OFF)
+if(NOT REFRACT_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "REFRACT_CUDA=${REFRACT_CUDA}: expected AUTO, ON or OFF")
+elseif(NOT REFRACT_CUDA STREQUAL "OFF")
+  include(CheckLanguage)
+  check_language(CUDA)
+  find_package(CUDAToolkit 12 QUIET)
+  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
+  if(CMAKE_CUDA_COMPILER AND CUDAToolkit_FOUND AND TARGET CUDA::cublas AND NCCL_INCLUDE_DIR
+     AND NCCL_LIBRARY)
+    set(REFRACT_HAS_CUDA ON)
+  elseif(REFRACT_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "REFRACT_CUDA=ON: a CUDA toolkit of version 12 or later with cuBLAS, and NCCL, "
+      "were not found (nvcc: ${CMAKE_CUDA_COMPILER}, cuBLAS: ${CUDA_cublas_LIBRARY}, NCCL: "
+      "${NCCL_LIBRARY}); CMAKE_CUDA_COMPILER and CMAKE_PREFIX_PATH say where they are")
+  endif()
 endif()
+message(STATUS "CUDA backend: ${REFRACT_HAS_CUDA}")

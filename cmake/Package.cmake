@@ -6,10 +6,13 @@ set(needed ${DNNL_LIBRARY} ${HDF5_C_LIBRARIES} ${MPI_C_LIBRARIES} ${XXHASH_LINK_
   ${JANSSON_LINK_LIBRARIES} ${JPEG_LINK_LIBRARIES} ${PNG_LINK_LIBRARIES} ${WEBP_LINK_LIBRARIES}
   ${ARCHIVE_LINK_LIBRARIES}
   ${UTF8PROC_LINK_LIBRARIES} ${LAPACKE_LINK_LIBRARIES} ${OpenMP_C_LIBRARIES} pthread m)
+if(REFRACT_HAS_CUDA)
+  list(APPEND needed ${CUDA_cublas_LIBRARY} ${CUDA_cublasLt_LIBRARY} ${CUDA_cudart_LIBRARY} ${NCCL_LIBRARY})
+endif()
 list(REMOVE_DUPLICATES needed)
 
 add_library(refract_archive STATIC ${objects})
-set_target_properties(refract_archive PROPERTIES OUTPUT_NAME refract)
+set_target_properties(refract_archive PROPERTIES OUTPUT_NAME refract LINKER_LANGUAGE C)
 
 file(GLOB public_headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/include/refract/*.h)
 set(exports "")

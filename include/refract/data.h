@@ -467,6 +467,8 @@ enum { RF_TOKEN_TILE = 64 }; /* batches are split over ranks in tiles of so many
 typedef struct rf_token_batch {
     rf_view x;                /* [n_local, D], device: the reader's sites, in order */
     const uint8_t *row_valid; /* [n_local], device */
+    rf_stream *stream;        /* on which these are made, and later overwritten: who reads them on
+                                 another waits for it, and lets it wait. NULL: they stay as they are */
     int64_t first_row;        /* of this rank's share in the batch */
     int64_t n_rows;           /* of the whole batch, all ranks */
     int64_t n_valid;          /* valid ones of these */

@@ -139,6 +139,7 @@ rf_status rf_layer_norm(rf_stream *s, const rf_layer_norm_args *args);
 typedef struct rf_attention_args {
     rf_view q, k, v, z, pattern, bias;
     float scale;
+    rf_products products; /* BF16 is taken for TF32: operands are fp32 */
 } rf_attention_args;
 rf_status rf_attention(rf_stream *s, const rf_attention_args *args);
 /* pattern = scale * q.k + bias, before the softmax; v and z are not used. */
@@ -229,6 +230,7 @@ rf_status rf_layer_norm_scale_grad(rf_stream *s, const rf_layer_norm_grad_args *
 typedef struct rf_attention_grad_args {
     rf_view q, k, v, pattern, d_z, d_pattern, d_q, d_k, d_v, d_bias;
     float scale;
+    rf_products products;
 } rf_attention_grad_args;
 rf_status rf_attention_mix_grad(rf_stream *s, const rf_attention_grad_args *args);
 rf_status rf_attention_softmax_grad(rf_stream *s, const rf_attention_grad_args *args);
@@ -423,7 +425,7 @@ typedef struct rf_by_latent_args {
     bool accumulate;
     uint8_t *touched; /* [F] */
     double *squares;  /* device, one double: sum of squares of the three gradients, canonical dots
-                       * of rows, latents in order as doubles */
+                       * of rows, added as doubles in blocks of 256 latents */
 } rf_by_latent_args;
 rf_status rf_accumulate_by_latent(rf_stream *s, const rf_by_latent_args *args);
 
@@ -536,8 +538,8 @@ typedef struct rf_row_sum_args {
 } rf_row_sum_args;
 rf_status rf_row_sum(rf_stream *s, const rf_row_sum_args *args);
 
-/* out (device, one double) = sum of squares of x [n, d]: canonical dot of each row, rows added in
- * order as doubles; beta 0 or 1. */
+/* out (device, one double) = sum of squares of x [n, d]: canonical dot of each row, added as
+ * doubles in blocks of 256 rows; beta 0 or 1. */
 rf_status rf_sum_squares(rf_stream *s, const rf_view *x, double *out, double beta);
 
 /* ---- rows: rules, updates -----------------------------------------------------------------------

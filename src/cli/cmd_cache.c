@@ -41,8 +41,8 @@ static rf_status repair(const rf_cli *cli, const char *store)
         rf_cli_print(cli, "stopped; the same command begins again to check %s\n", store);
     }
     RF_TRY(status);
-    rf_cli_print(cli, "%s: %" PRId64 " groups were checked, %" PRId64 " of them are damaged%s\n",
-                 store, n_checked, n_damaged, n_damaged > 0 ? " and are written again" : "");
+    rf_cli_print(cli, "%s: %" PRId64 " groups checked, %" PRId64 " damaged%s\n", store, n_checked,
+                 n_damaged, n_damaged > 0 ? ", now to be written again" : "");
 fail:
     return status;
 }

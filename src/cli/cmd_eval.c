@@ -55,7 +55,8 @@ static rf_status run(rf_cli *cli)
     }
     RF_TRY(rf_comm_agree(cli->comm, status));
     RF_TRY(rf_cli_threads(cli, rf_run_get_settings(opened)->train.threads, &n_threads));
-    RF_TRY(rf_backend_create(rf_run_get_settings(opened)->train.device, cli->comm, n_threads, &be));
+    RF_TRY(rf_backend_create((rf_device)rf_run_get_settings(opened)->train.device, cli->comm,
+                             n_threads, &be));
     RF_TRY(rf_eval_run(cli->comm, be, opened, &settings, &report));
     RF_TRY(rf_report_eval(&report, &text));
     rf_cli_print(cli, "%s\nwrote %s\n", text.data, report.json_path);

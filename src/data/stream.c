@@ -319,6 +319,7 @@ rf_status rf_activation_stream_next(rf_activation_stream *st, int64_t reader, rf
     }
     RF_TRY(rf_copy_in(st->stream, rd->device_valid, rd->valid, (size_t)rd->count));
     *out = (rf_token_batch){
+        .stream = st->stream,
         .x = rf_view_2d(rd->x, rd->count, rd->width),
         .row_valid = rd->device_valid,
         .first_row = rd->first,

@@ -168,7 +168,8 @@ fail:
 /* ---- models -----------------------------------------------------------------------------------
  */
 
-/* The run's weights are those that its coders were trained on, as far as names tell. */
+/* The run's weights are those that its coders were trained on, as far as names tell; an imported
+ * store does not say. */
 static rf_status check_processing(const rf_run *run, const bench *b)
 {
     rf_status status = RF_OK;
@@ -176,7 +177,7 @@ static rf_status check_processing(const rf_run *run, const bench *b)
     const char *trained = rf_run_weight_processing(run);
 
     rf_vit_processing_name(rf_vit_processing(b->models[0].vit), mine);
-    if (b->n_models == 1 && strcmp(mine, trained) != 0) {
+    if (b->n_models == 1 && trained[0] != '\0' && strcmp(mine, trained) != 0) {
         RF_FAIL(RF_ERR_SETTING,
                 "the run's coders were trained on a model of weight processing '%s', this one has "
                 "'%s': write model.KEY=true or false behind the run",
@@ -201,8 +202,9 @@ static rf_status load_classifier(const rf_run_settings *run, const rf_eval_setti
     }
     if (scale <= 0) {
         const char *row = model->row[0] != '\0' ? model->row : NULL;
-        RF_TRY_DOING(rf_zero_shot_read_scale(model->path, row, &scale),
-                     "logit_scale=100 would say what CLIP's is");
+        RF_TRY_DOING(
+            rf_zero_shot_read_scale(model->path, row, &scale),
+            "classifier: what its cosines are multiplied by (logit_scale=100 says CLIP's)");
     }
     RF_TRY_DOING(rf_eval_classifier_load(settings->classifier,
                                          rf_vit_get_config(b->models[0].vit)->d_out, scale,

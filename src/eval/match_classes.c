@@ -200,11 +200,15 @@ rf_status rf_eval_match_classes(const rf_vit *vit, const rf_eval_classifier *cla
     RF_ALLOC(found, rf_max_i64(n_list, h.n));
     *how = match(&h, list, found, &unknown);
     if (*how == NULL) {
+        const bool has_titles = rf_picture_list_class_title(list, 0) != NULL;
         RF_TRY(rf_str_append(
             reason,
-            "class '%s' of the pictures is neither the name of just one class of "
-            "%s nor, with all others, a number from 0 to %" PRId64,
-            unknown, classifier != NULL ? "the classifier" : "the model's id2label", h.n - 1));
+            "class '%s' of the pictures is neither the name of just one class of %s nor, with all "
+            "others, a number from 0 to %" PRId64 "%s",
+            unknown, classifier != NULL ? "the classifier" : "the model's id2label", h.n - 1,
+            has_titles ? "; nor are there as many classes, most of whose names stand in the "
+                         "pictures' titles in the same order"
+                       : ""));
         goto fail;
     }
     *classes = found;

@@ -174,7 +174,7 @@ static rf_status write_header(const rf_sweep_report *r, rf_str *out)
     if (!r->has_summary) {
         RF_TRY(rf_str_append(out,
                              "<p class=\"note\">The run has not ended: figures are those of the "
-                             "last line that each coder logged.</p>\n"));
+                             "last whole batch that each coder logged.</p>\n"));
     }
     RF_TRY(write_troubles(r, out));
     RF_TRY(rf_str_append(out, "</header>\n"));

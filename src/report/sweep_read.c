@@ -178,20 +178,33 @@ static void end_curve(rf_curve *curve)
     }
 }
 
+/* A short batch at the end is too small to judge by; the line of the whole one before it is there.
+ */
+static bool is_short(const rf_sweep_coder *c, int64_t step, double tokens)
+{
+    return c->n_batches > 0 && step == c->n_batches && c->step == step - 1 &&
+           tokens - c->tokens < (double)c->spec->train.batch_tokens;
+}
+
 /* What is known so far: the checkpoint may be older or newer. */
-static rf_status take_line(const rf_json *root, rf_sweep_coder *c)
+static rf_status take_line(const rf_json *root, const rf_curve_point *point, rf_sweep_coder *c)
 {
     rf_status status = RF_OK;
     const int64_t none = 0;
-    int64_t n_skipped = 0, n_outliers = 0;
-    RF_TRY(rf_json_get_i64(root, "step", NULL, &c->step));
+    int64_t step = 0, n_skipped = 0, n_outliers = 0;
+    RF_TRY(rf_json_get_i64(root, "step", NULL, &step));
     RF_TRY(rf_json_get_i64(root, "skipped", &none, &n_skipped));
     RF_TRY(rf_json_get_i64(root, "outliers", &none, &n_outliers));
-    if (c->step > c->n_done) { /* until then it learned */
-        c->n_done = c->n_tried = c->step;
+    if (step > c->n_done) { /* until then it learned */
+        c->n_done = c->n_tried = step;
     }
     c->n_skipped = rf_max_i64(c->n_skipped, n_skipped);
     c->n_outliers = rf_max_i64(c->n_outliers, n_outliers);
+    if (!is_short(c, step, point->tokens)) {
+        c->step = step;
+        c->tokens = point->tokens;
+        memcpy(c->last, point->y, sizeof c->last);
+    }
 fail:
     return status;
 }
@@ -216,7 +229,7 @@ static rf_status read_line(rf_sweep_report *r, const char *text, int64_t n_bytes
         RF_TRY(rf_json_get_f64(root, rf_curve_keys[i], &none, &point.y[i]));
     }
     if (!r->has_summary) {
-        RF_TRY(take_line(root, c));
+        RF_TRY(take_line(root, &point, c));
     }
     if (isfinite(point.tokens)) {
         RF_TRY(push_point(&c->curve, &point));
@@ -226,15 +239,11 @@ fail:
     return status;
 }
 
-/* Dead latents as a share, and the last line for the last batch where there is no summary. */
-static void finish_coder(const rf_sweep_report *r, rf_sweep_coder *c)
+/* Dead latents as a share. */
+static void finish_coder(rf_sweep_coder *c)
 {
     const double percent = c->latents > 0 ? 100 / (double)c->latents : NAN;
     end_curve(&c->curve);
-    if (!r->has_summary && c->curve.n > 0) {
-        memcpy(c->last, c->curve.last.y, sizeof c->last);
-        c->tokens = c->curve.last.tokens;
-    }
     c->last[RF_CURVE_DEAD] *= percent;
     for (int64_t i = 0; i < c->curve.n; i++) {
         c->curve.points[i].y[RF_CURVE_DEAD] *= percent;
@@ -262,7 +271,7 @@ rf_status rf_sweep_read_metrics(rf_sweep_report *r)
                      line);
     }
     for (int64_t i = 0; i < r->n; i++) {
-        finish_coder(r, &r->coders[i]);
+        finish_coder(&r->coders[i]);
     }
 fail:
     rf_file_map_close(&map);

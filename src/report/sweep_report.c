@@ -140,7 +140,7 @@ rf_coder_end rf_sweep_end(const rf_sweep_report *r, const rf_sweep_coder *c)
 const char *rf_sweep_end_word(rf_coder_end end)
 {
     static const char *const words[RF_N_ENDS] = {"done",   "stopped early", "unfinished",
-                                                 "failed", "no step yet",   "waits"};
+                                                 "failed", "no step yet",   "waiting"};
     return words[end];
 }
 
@@ -160,7 +160,8 @@ static rf_status say_failed(const rf_sweep_coder *c, rf_str *out)
             count_tried(c), t->bad_l0, t->bad_ev);
     }
     if (c->n_tried == 0) {
-        return rf_str_append(out, "too many batches were skipped");
+        return rf_str_append(out, "too many batches were skipped, %" PRId64 " or more",
+                             c->n_skipped);
     }
     return rf_str_append(out,
                          "%" PRId64 " of the first %" PRId64

@@ -62,8 +62,8 @@ static bool is_shown(const rf_sweep_report *r, const figure *f)
 static rf_status write_groups(const rf_sweep_report *r, rf_str *out)
 {
     rf_status status = RF_OK;
-    static const char *const words[N_GROUPS] = {NULL, "held-out pictures", "trained-on pictures"};
-    const char *last = r->has_summary ? "last whole batch" : "last logged batch";
+    static const char *const words[N_GROUPS] = {"last whole batch", "held-out pictures",
+                                                "trained-on pictures"};
     RF_TRY(rf_str_append(out, "<tr><th class=\"who\"></th>"));
     if (r->n_columns > 0) {
         RF_TRY(rf_str_append(out, "<th colspan=\"%" PRId64 "\">settings that differ</th>",
@@ -75,8 +75,7 @@ static rf_status write_groups(const rf_sweep_report *r, rf_str *out)
             n += (int)figures[i].group == g && is_shown(r, &figures[i]);
         }
         if (n > 0) {
-            RF_TRY(rf_str_append(out, "<th colspan=\"%d\" class=\"first\">%s</th>", n,
-                                 g == LAST_BATCH ? last : words[g]));
+            RF_TRY(rf_str_append(out, "<th colspan=\"%d\" class=\"first\">%s</th>", n, words[g]));
         }
     }
     RF_TRY(rf_str_append(out, "<th class=\"first\"></th></tr>\n"));

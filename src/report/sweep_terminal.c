@@ -64,9 +64,9 @@ static rf_status write_words(const rf_sweep_report *r, int64_t n_shown, rf_str *
                              r->has_summary ? "summary.csv" : "sweep.html"));
     }
     RF_TRY(rf_str_append(out,
-                         "figures of the last %s batch; + no other coder of its site beats it "
+                         "figures of the last whole batch%s; + no other coder of its site beats it "
                          "in both EV and L0",
-                         r->has_summary ? "whole" : "logged"));
+                         r->has_summary ? "" : " that was logged"));
     if (best >= 0) {
         RF_TRY(rf_str_append(out, "; * best by %s: %s", rule, r->coders[best].spec->coder.name));
     } else if (rule[0] != '\0' && r->has_summary) {

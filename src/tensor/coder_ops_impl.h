@@ -89,6 +89,9 @@ void rf_cpu_keep_row_rule(float *w, int64_t n, rf_row_rule rule, const rf_segmen
 void rf_cpu_project_gradient(float *g, const float *w, int64_t n, rf_row_rule rule,
                              const rf_segments *segments);
 
+/* Blocks of 256 in order, then blocks in order. */
+double rf_cpu_sum_doubles(const double *x, int64_t n);
+
 /* ---- for all --------------------------------------------------------------------------------- */
 
 static inline const float *rf_row(const rf_view *v, int64_t row)

@@ -188,10 +188,7 @@ rf_status rf_cpu_accumulate_by_latent(rf_stream *s, const rf_by_latent_args *arg
         one_block(args, i, rf_min_i64(i + block, n_latents), squares);
     }
     if (!args->accumulate) {
-        *args->squares = 0.0;
-        for (int64_t i = 0; i < n_latents; i++) {
-            *args->squares += squares[i];
-        }
+        *args->squares = rf_cpu_sum_doubles(squares, n_latents);
     }
 fail:
     return status;

@@ -3,6 +3,8 @@
 
 #include <dnnl.h>
 #include <omp.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 
 /* oneDNN chooses how it walks over K by m and n once K is longer than this (measured: 2.6.3 with
@@ -36,20 +38,42 @@ static void scale_tile(float *c, int64_t m, int64_t n, int64_t ldc, float beta)
     }
 }
 
-/* A region of one thread does not count as parallel, so oneDNN would start a team there. */
-static int begin_alone(void)
+/* What a thread is given back after oneDNN. */
+typedef struct calm {
+    int n_threads;
+    sigset_t signals;
+} calm;
+
+/* Of a fault a handler must hear at once. */
+static void block_signals(sigset_t *before)
 {
-    int n_before = omp_get_max_threads();
-    if (n_before != 1) {
-        omp_set_num_threads(1);
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+    sigset_t all;
+    sigfillset(&all);
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        sigdelset(&all, faults[i]);
     }
-    return n_before;
+    pthread_sigmask(SIG_BLOCK, &all, before); /* fails for another first argument only */
 }
 
-static void end_alone(int n_before)
+/* A region of one thread does not count as parallel, so oneDNN would start a team there. Signals
+ * wait until it is through: its kernels point the stack pointer at memory of the heap (2.6 to 3.x),
+ * and the frame of a handler would be written over what lies before that memory. */
+static calm begin_alone(void)
 {
-    if (n_before != 1) {
-        omp_set_num_threads(n_before);
+    calm before = {.n_threads = omp_get_max_threads()};
+    if (before.n_threads != 1) {
+        omp_set_num_threads(1);
+    }
+    block_signals(&before.signals);
+    return before;
+}
+
+static void end_alone(const calm *before)
+{
+    pthread_sigmask(SIG_SETMASK, &before->signals, NULL);
+    if (before->n_threads != 1) {
+        omp_set_num_threads(before->n_threads);
     }
 }
 
@@ -65,14 +89,14 @@ rf_status rf_cpu_sgemm_tile(rf_trans ta, rf_trans tb, int64_t m, int64_t n, int6
         scale_tile(c, m, n, ldc, beta);
         return RF_OK;
     }
-    const int n_before = begin_alone();
+    const calm before = begin_alone();
     for (int64_t k0 = 0; k0 < k && status == RF_OK; k0 += MAX_K_STEP) {
         int64_t step = rf_min_i64(MAX_K_STEP, k - k0);
         status =
             sgemm_step(ta, tb, m, n, step, alpha, a + (ta == RF_TRANS ? k0 * lda : k0), lda,
                        b + (tb == RF_TRANS ? k0 : k0 * ldb), ldb, k0 == 0 ? beta : 1.0f, c, ldc);
     }
-    end_alone(n_before);
+    end_alone(&before);
     return status;
 }
 
@@ -128,10 +152,10 @@ rf_status rf_cpu_bf16_tile(int64_t m, int64_t n, int64_t k, float alpha, const u
         scale_tile(c, m, n, ldc, beta);
         return RF_OK;
     }
-    const int n_before = begin_alone();
+    const calm before = begin_alone();
     dnnl_status_t st =
         dnnl_gemm_bf16bf16f32('N', 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-    end_alone(n_before);
+    end_alone(&before);
     if (st == dnnl_out_of_memory) {
         RF_FAIL(RF_ERR_NO_MEMORY, "matrix product: oneDNN is out of memory");
     }

@@ -93,23 +93,33 @@ fail:
     return status;
 }
 
+double rf_cpu_sum_doubles(const double *x, int64_t n)
+{
+    double sum = 0.0;
+    for (int64_t first = 0; first < n; first += SUM_BLOCK) {
+        double block = 0.0;
+        for (int64_t i = first; i < rf_min_i64(first + SUM_BLOCK, n); i++) {
+            block += x[i];
+        }
+        sum += block;
+    }
+    return sum;
+}
+
 rf_status rf_cpu_sum_squares(rf_stream *s, const rf_view *x, double *out, double beta)
 {
     rf_status status = RF_OK;
     int64_t n = x->shape[0];
     void *scratch;
 
-    RF_TRY(rf_cpu_scratch(s, sizeof(float) * (size_t)n, &scratch));
-    float *squares = scratch;
+    RF_TRY(rf_cpu_scratch(s, sizeof(double) * (size_t)n, &scratch));
+    double *squares = scratch;
 #pragma omp parallel for schedule(static) num_threads(rf_cpu_n_threads(s))
     for (int64_t i = 0; i < n; i++) {
-        squares[i] = rf_dot(rf_row(x, i), rf_row(x, i), x->shape[1]);
+        squares[i] = (double)rf_dot(rf_row(x, i), rf_row(x, i), x->shape[1]);
     }
-    double sum = beta == 0.0 ? 0.0 : *out;
-    for (int64_t i = 0; i < n; i++) {
-        sum += (double)squares[i];
-    }
-    *out = sum;
+    const double sum = rf_cpu_sum_doubles(squares, n);
+    *out = beta == 0.0 ? sum : *out + sum;
 fail:
     return status;
 }

@@ -136,7 +136,7 @@ static rf_status write_summary(const rf_training *t)
     RF_TRY(rf_path_join(path, t->settings->output.dir, "summary.csv"));
     RF_TRY(rf_summary_write(path, rows, n, best));
     if (best >= 0) {
-        rf_log(RF_LOG_INFO, "%s: coder '%s'", t->settings->output.select,
+        rf_log(RF_LOG_INFO, "best by %s: coder '%s'", t->settings->output.select,
                t->coders[best].spec->coder.name);
     } else if (t->settings->output.select[0] != '\0') {
         rf_log(RF_LOG_WARN, "output.select '%s': no coder fits", t->settings->output.select);

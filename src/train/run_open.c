@@ -95,6 +95,54 @@ fail:
     return status;
 }
 
+/* Coders of passes that are over, out of a file in which others are damaged. */
+static rf_status salvage(rf_run *run, rf_backend *be, rf_stream *s, const char *path, int64_t tick)
+{
+    rf_status status = RF_OK;
+    rf_checkpoint_header header = {0};
+    RF_TRY(rf_checkpoint_read_header(path, &header));
+    const int64_t end = rf_min_i64(header.first + header.n_held, run->end);
+    for (int64_t i = header.first; header.tick == tick && i < end; i++) {
+        rf_coder *coder = NULL;
+        if (run->ticks[i] < 0 &&
+            load_coder(be, s, path, &run->settings->coders[i].coder, i, &coder) == RF_OK) {
+            run->ticks[i] = tick;
+        }
+        rf_coder_destroy(coder);
+    }
+fail:
+    rf_checkpoint_header_fini(&header);
+    return status;
+}
+
+/* What no file has that is whole. */
+static rf_status salvage_all(rf_run *run, const char *dir, const int64_t *ticks, int64_t n)
+{
+    rf_status status = RF_OK;
+    rf_backend *be = NULL;
+    rf_stream *s = NULL;
+    char path[RF_PATH_LEN];
+    bool is_lost = false;
+
+    for (int64_t i = 0; i < run->end; i++) {
+        is_lost = is_lost || run->ticks[i] < 0;
+    }
+    if (is_lost) {
+        RF_TRY(rf_backend_cpu_create(1, &be));
+        RF_TRY(rf_stream_create(be, &s));
+    }
+    for (int64_t i = n; is_lost && i-- > 0;) {
+        RF_TRY(rf_run_folder_checkpoint(dir, ticks[i], path));
+        if (salvage(run, be, s, path, ticks[i]) != RF_OK) {
+            continue; /* its damage was told */
+        }
+    }
+fail:
+    rf_stream_destroy(s);
+    rf_backend_destroy(be);
+    return status;
+}
+
 static rf_status find_checkpoints(rf_run *run, const char *dir)
 {
     rf_status status = RF_OK;
@@ -114,7 +162,7 @@ static rf_status find_checkpoints(rf_run *run, const char *dir)
         }
     }
     if (run->weight_processing != NULL) {
-        status = RF_OK; /* one is enough */
+        status = salvage_all(run, dir, ticks, n); /* one is enough */
     }
 fail:
     rf_free(ticks);

@@ -392,6 +392,20 @@ static void say_damaged(const rf_training *t, int64_t tick)
     }
 }
 
+/* Of a file of which not all can be read, what can. Collective. */
+static rf_status load_one_by_one(rf_training *t, int64_t tick, const int64_t held[2], bool *has)
+{
+    rf_status status = RF_OK;
+    for (int64_t i = held[0]; i < rf_min_i64(held[1], t->first); i++) {
+        const int64_t one[2] = {i, i + 1};
+        status = load_progress(t, tick, one, has);
+        RF_TRY(is_damage(status) ? RF_OK : status);
+    }
+    status = RF_OK;
+fail:
+    return status;
+}
+
 /* One of the files of load_passes_before. Collective. */
 static rf_status load_pass_before(rf_training *t, int64_t tick, int64_t *ends, bool *has)
 {
@@ -415,7 +429,7 @@ static rf_status load_pass_before(rf_training *t, int64_t tick, int64_t *ends, b
     status = held[0] < t->first ? load_progress(t, tick, held, has) : RF_OK;
     if (is_damage(status)) {
         say_damaged(t, tick);
-        status = RF_OK; /* an older one may have it */
+        status = load_one_by_one(t, tick, held, has); /* an older one may have the others */
     }
 fail:
     return status;

@@ -351,6 +351,50 @@ fail:
     return status;
 }
 
+/* What is queued on `to` from now on comes after what is queued on `from` by now. */
+static rf_status take_turns(rf_step *step, rf_stream *from, rf_stream *to)
+{
+    rf_status status = RF_OK;
+    if (from != NULL && to != NULL && from != to) {
+        RF_TRY(rf_event_record(step->turn, from));
+        RF_TRY(rf_event_wait(step->turn, to));
+    }
+fail:
+    return status;
+}
+
+/* The batch and the coder's live parameters, as this step's stream sees them; and back. */
+static rf_status enter(const rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    RF_TRY(take_turns(job->step, job->batch->stream, job->step->s));
+    RF_TRY(rf_optimiser_swap_live(job->opt, job->coder, job->step->s));
+fail:
+    return status;
+}
+
+static rf_status leave(const rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_optimiser_swap_live(job->opt, job->coder, job->step->s));
+    RF_TRY(take_turns(job->step, job->step->s, job->batch->stream));
+fail:
+    return status;
+}
+
+/* A batch without a valid row: counters alone. */
+static rf_status skip(rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    RF_TRY(check(job));
+    RF_TRY(take_turns(job->step, job->batch->stream, job->step->s));
+    job->metrics->skipped = true;
+    RF_TRY(finish(job));
+    RF_TRY(take_turns(job->step, job->step->s, job->batch->stream));
+fail:
+    return status;
+}
+
 rf_status rf_step_run(rf_step *step, rf_coder *coder, rf_optimiser *opt,
                       const rf_token_batch *batch, const rf_step_rates *rates, rf_step_metrics *out)
 {
@@ -372,20 +416,17 @@ rf_status rf_step_run(rf_step *step, rf_coder *coder, rf_optimiser *opt,
 
     step->lap = rf_now();
     if (batch->n_valid == 0) { /* nothing to learn from */
-        RF_TRY(rf_comm_agree(step->comm, check(&job)));
-        metrics.skipped = true;
-        RF_TRY(rf_comm_agree(step->comm, finish(&job)));
-        goto done;
+        RF_TRY(rf_comm_agree(step->comm, skip(&job)));
+    } else {
+        RF_TRY(rf_comm_agree(step->comm, enter(&job)));
+        status = rf_comm_agree(step->comm, begin(&job));
+        status = status != RF_OK ? status : learn(&job);
+        if (status != RF_OK) { /* the parameters that the caller keeps are the averages */
+            leave(&job);
+            goto fail;
+        }
+        RF_TRY(rf_comm_agree(step->comm, leave(&job)));
     }
-    RF_TRY(rf_comm_agree(step->comm, rf_optimiser_swap_live(opt, coder, step->s)));
-    status = rf_comm_agree(step->comm, begin(&job));
-    status = status != RF_OK ? status : learn(&job);
-    if (status != RF_OK) { /* the parameters that the caller keeps are the averages */
-        rf_optimiser_swap_live(opt, coder, step->s);
-        goto fail;
-    }
-    RF_TRY(rf_comm_agree(step->comm, rf_optimiser_swap_live(opt, coder, step->s)));
-done:
     if (out != NULL) {
         *out = metrics;
     }

@@ -52,6 +52,7 @@ struct rf_step {
     rf_backend *be;
     const rf_comm *comm;
     rf_stream *s;
+    rf_event *turn; /* whose it is: the batch's stream, or this one */
     rf_step_opts opts;
     double lap; /* when the part that is being timed began */
     int64_t n_bytes;

@@ -231,6 +231,7 @@ rf_status rf_step_create(rf_backend *be, const rf_comm *comm, const rf_coder *co
         rf_min_i64(opts->max_rows,
                    RF_TOKEN_TILE * rf_ceil_div(rf_ceil_div(opts->max_rows, RF_TOKEN_TILE), size));
     RF_TRY(rf_stream_create(be, &step->s));
+    RF_TRY(rf_event_create(be, &step->turn));
     RF_TRY_DOING(take_all(step, &e), "work space of the step");
     RF_ALLOC(step->host_rows, rf_max_i64(opts->max_rows, e.latents));
     RF_ALLOC(step->host_starts, rf_max_i64(opts->max_rows + 1, N_BINS));
@@ -253,6 +254,7 @@ void rf_step_destroy(rf_step *step)
         while (step->n_blocks > 0) {
             rf_memory_free(step->be, RF_MEMORY_DEVICE, step->blocks[--step->n_blocks]);
         }
+        rf_event_destroy(step->turn);
         rf_stream_destroy(step->s);
         rf_free(step);
     }

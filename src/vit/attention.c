@@ -172,7 +172,8 @@ static rf_status attend(rf_pass *p, const rf_block_weights *w, int64_t layer)
                               .z = heads_view(p, RF_BUF_Z),
                               .bias = c->score_bias == RF_SCORES_CAUSAL ? p->vit->weights.causal
                                                                         : w->score_bias,
-                              .scale = 1.0f / sqrtf((float)c->d_head)};
+                              .scale = 1.0f / sqrtf((float)c->d_head),
+                              .products = p->vit->products};
     if (rf_pass_has_hook(p, RF_SITE_ATTN_SCORES, layer) ||
         rf_pass_has_hook(p, RF_SITE_PATTERN, layer)) {
         float *pattern = p->vit->ws.buf[RF_BUF_PATTERN];

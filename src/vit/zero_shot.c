@@ -209,12 +209,13 @@ static rf_status find_scale(const rf_vit_files *files, double *out)
         RF_FAIL(RF_ERR_NOT_FOUND, "'%s' has no logit_scale among its weights", files->folder);
     }
     if (t->n_elems != 1) {
-        RF_FAIL(RF_ERR_FORMAT, "logit_scale has %" PRId64 " values, expected one", t->n_elems);
+        RF_FAIL(RF_ERR_FORMAT, "'%s': logit_scale has %" PRId64 " values, expected one",
+                files->folder, t->n_elems);
     }
     RF_TRY(rf_named_tensor_read_f32(t, &logarithm));
     if (!(fabsf(logarithm) <= 20.0F)) { /* CLIP's is at most ln 100 */
-        RF_FAIL(RF_ERR_FORMAT, "logit_scale is %g, expected a logarithm of at most 20",
-                (double)logarithm);
+        RF_FAIL(RF_ERR_FORMAT, "'%s': logit_scale is %g, expected a logarithm of at most 20",
+                files->folder, (double)logarithm);
     }
     *out = exp((double)logarithm);
 fail:
@@ -228,7 +229,7 @@ rf_status rf_zero_shot_read_scale(const char *folder, const char *row, double *o
     rf_vit_files files;
 
     RF_TRY(rf_vit_files_open(folder, &opts, RF_WEIGHTS_NEEDED, &files));
-    RF_TRY_DOING(find_scale(&files, out), "%s", folder);
+    RF_TRY(find_scale(&files, out));
 fail:
     rf_vit_files_close(&files);
     return status;

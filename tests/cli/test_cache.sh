@@ -28,6 +28,39 @@ cmp by-1.h5 by-2.h5 || fail "a finished store was changed"
 expect_exit 1 "$refract" cache run.yaml activations.store=by-2.h5 "$hooks" activations.dtype=fp16
 expect_in err.txt "another activations.dtype"
 
+# Damaged: a run that reads it says where and what to do, and that ends with the bytes it had.
+hurt="activations.store=hurt.h5 activations.dtype=bf16"
+# shellcheck disable=SC2086
+expect_exit 0 "$refract" cache run.yaml $hurt
+cp hurt.h5 whole.h5
+printf '\x5a\xa5\x5a\xa5\x5a' | dd of=hurt.h5 bs=1 seek=$(($(stat -c %s hurt.h5) / 2)) conv=notrunc status=none
+cmp -s whole.h5 hurt.h5 && fail "nothing was damaged"
+# shellcheck disable=SC2086
+expect_exit 1 "$refract" train run.yaml output.dir=hurt activations.source=store $hurt
+expect_in err.txt "with repair=true behind it"
+# shellcheck disable=SC2086
+ranks 3 "$refract" cache run.yaml $hurt repair=true >log.txt 2>&1 || { cat log.txt; fail "repair"; }
+expect_in log.txt "groups checked, 1 damaged, now to be written again"
+expect_in log.txt "wrote 1 of"
+cmp whole.h5 hurt.h5 || fail "a repaired store has other bytes"
+# shellcheck disable=SC2086
+expect_exit 0 "$refract" cache run.yaml $hurt repair=true
+expect_in out.txt "groups checked, 0 damaged"
+expect_exit 1 "$refract" cache run.yaml activations.store=nowhere.h5 repair=true
+expect_in err.txt "there is no store 'nowhere.h5' to repair"
+expect_exit 2 "$refract" cache run.yaml activations.store=hurt.h5 repair=maybe
+
+# Another job that writes the same store is refused; when the first is gone, nothing is in the way.
+exec 9>busy.h5.lock
+flock 9
+printf '4711 elsewhere\n' >&9
+expect_exit 1 "$refract" cache run.yaml activations.store=busy.h5
+expect_in err.txt "'busy.h5' is being written by process 4711 on elsewhere"
+[[ ! -e busy.h5 ]] || fail "a store was begun under another job's lock"
+exec 9>&-
+expect_exit 0 "$refract" cache run.yaml activations.store=busy.h5
+[[ ! -e busy.h5.lock ]] || fail "the lock of a store stays"
+
 # Stopped by signals and killed, continued on other numbers of ranks.
 store=activations.store=stopped.h5
 for signal in TERM KILL USR1; do
@@ -68,6 +101,24 @@ expect_in out.txt "tensors: 2 hook points of 8 pictures"
 expect_exit 0 "$refract" cache "$golden/images.npy" out=npy.h5 cls=first "labels=$golden/labels.npy"
 expect_in out.txt "npy: 1 hook points of 5 pictures"
 
+# The folder of out= is made, and a damaged import is repaired from its source.
+expect_exit 0 "$refract" cache "$golden/images.npy" out=new/folder/x.h5 cls=first "labels=$golden/labels.npy"
+cmp npy.h5 new/folder/x.h5 || fail "the same import has other bytes"
+expect_exit 0 "$refract" cache "$golden/images.npy" out=npy.h5 cls=first "labels=$golden/labels.npy" repair=true
+expect_in out.txt "1 groups checked, 0 damaged"
+
+# A run that was trained from it knows no model: eval says how to name one.
+cat >imported.yaml <<'YAML'
+data: {holdout: 0}
+activations: {source: store, store: npy.h5}
+coders: [{name: a, input: activations, architecture: topk, latents: 8, k: 2}]
+train: {batch_tokens: 4, epochs: 2, threads: 1, sample_tokens: 16}
+output: {dir: imported}
+YAML
+expect_exit 0 "$refract" train imported.yaml
+expect_exit 1 "$refract" eval imported
+expect_in err.txt "model.path="
+
 # What is wrong is said, with its place.
 expect_exit 1 "$refract" cache "$golden/images.npy" cls=first
 expect_in err.txt "out= says which store to write"
@@ -96,4 +147,21 @@ for type in fp32 fp16 bf16; do
 done
 if cmp -s fp32-live/relu/coder.safetensors bf16-live/relu/coder.safetensors; then
     fail "bf16 changed nothing"
+fi
+
+# A share of the groups leaves the store unfinished, which is said; cache adds the others.
+part="activations.store=part.h5 activations.share=0.4 train.epochs=2"
+# shellcheck disable=SC2086
+expect_exit 0 "$refract" train run.yaml output.dir=part activations.source=both $part
+expect_in err.txt "activations.share is 0.4: this run writes"
+# shellcheck disable=SC2086
+expect_exit 1 "$refract" train run.yaml output.dir=part-2 activations.source=store $part
+expect_in err.txt "'refract cache' with the same settings goes on"
+# shellcheck disable=SC2086
+expect_exit 0 "$refract" cache run.yaml $part
+# shellcheck disable=SC2086
+expect_exit 0 "$refract" train run.yaml output.dir=part-2 activations.source=store $part
+cmp part/topk/coder.safetensors part-2/topk/coder.safetensors || fail "a share gives other coders out of a whole store"
+if grep -q "this run writes" err.txt; then
+    fail "a store that is whole is called unfinished"
 fi

@@ -1,7 +1,7 @@
 /* Activations that other tools wrote become the store that they should. Files of NumPy, safetensors
  * and PyTorch come from tests/golden/make_import.py, whose formula is value_of. */
+#include "../../src/data/import_impl.h"
 #include "../io/scratch.h"
-#include "refract/data.h"
 
 #include <math.h>
 #include <sys/stat.h>
@@ -481,6 +481,56 @@ static void files_cut_anywhere_never_crash(void **state)
     }
 }
 
+/* Open `path`, cut it to `n_left` bytes behind its beginning, and read all of it. */
+static void check_cut_while_read(const char *path, const char *words, int64_t n_left)
+{
+    rf_import imp;
+    const rf_import_settings settings = settings_of(words, scratch("store.h5"));
+    assert_ok(rf_import_open(path, &settings, &imp));
+    const int64_t n = imp.n_pictures * imp.picture_rows;
+    float *x = rf_calloc(n * imp.layout.width, sizeof *x);
+    assert_int_equal(truncate(imp.files[0].path, n_left), 0);
+    const rf_status status = rf_import_read(&imp, 0, 0, n, x);
+    if (status != RF_ERR_FORMAT || strstr(rf_error_text(), "it was cut short") == NULL ||
+        strstr(rf_error_text(), imp.files[0].path) == NULL) {
+        fail_msg("%s: status %d, \"%s\"", path, (int)status, rf_error_text());
+    }
+    rf_free(x);
+    rf_import_close(&imp);
+}
+
+/* A whole page and more of values is gone: through a map this would kill the program. */
+static void a_source_that_is_cut_while_it_is_read_is_an_error(void **state)
+{
+    enum { TOKENS = 30000 };
+    char *zeros = rf_calloc(TOKENS * 3 * 4 + 1024, 1);
+    static const char header[] = "{\"x\":{\"dtype\":\"F32\",\"shape\":[30000,3],"
+                                 "\"data_offsets\":[0,360000]}}   ";
+    const uint64_t n_header = sizeof header - 1;
+    (void)state;
+    put_npy(scratch("a.npy"), "(30000,3)", (const float *)(const void *)zeros, TOKENS * 3);
+    check_cut_while_read(scratch("a.npy"), "", 4096);
+    memcpy(zeros, &n_header, 8);
+    memcpy(zeros + 8, header, (size_t)n_header);
+    put_file(scratch("a.safetensors"), zeros, 8 + (size_t)n_header + TOKENS * 3 * 4);
+    check_cut_while_read(scratch("a.safetensors"), "", 4096);
+    memset(zeros, 0, 1024);
+    assert_int_equal(mkdir(scratch("saev"), 0700), 0);
+    put_text(scratch("saev/metadata.json"),
+             "{\"ckpt\": \"m\", \"layers\": [0], \"content_tokens_per_example\": 30000, "
+             "\"d_model\": 3, \"n_examples\": 1, \"max_tokens_per_shard\": 30000}");
+    put_text(scratch("saev/shards.json"), "[{\"name\": \"acts000000.bin\", \"n_examples\": 1}]");
+    put_file(scratch("saev/acts000000.bin"), zeros, TOKENS * 3 * 4);
+    check_cut_while_read(scratch("saev"), "", 0);
+    rf_free(zeros);
+    char *bytes = NULL;
+    int64_t n = 0;
+    assert_ok(rf_file_read(golden("prisma/0.pt"), 1 << 20, &bytes, &n));
+    put_file(scratch("a.pt"), bytes, (size_t)n);
+    rf_free(bytes);
+    check_cut_while_read(scratch("a.pt"), "", 0);
+}
+
 static void nothing_is_left_behind(void **state)
 {
     (void)state;
@@ -504,6 +554,7 @@ int main(void)
         scratch_test(shapes_that_lie_are_refused_by_file),
         scratch_test(shards_that_lie_are_refused_by_file),
         scratch_test(files_cut_anywhere_never_crash),
+        scratch_test(a_source_that_is_cut_while_it_is_read_is_an_error),
     };
     const struct CMUnitTest last[] = {cmocka_unit_test(nothing_is_left_behind)};
     if (rf_comm_start(NULL, NULL, &world) != RF_OK) {

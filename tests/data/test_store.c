@@ -282,14 +282,14 @@ static void a_store_of_other_things_is_not_gone_on_with(void **state)
 /* ---- several writers ---------------------------------------------------------------------------
  */
 
-/* A process that writes every group g with g % size == rank, by a handle of its own. */
-static pid_t start_writer(const store_case *c, const char *path, int rank, int size)
+/* A rank that writes every group g with g % size == rank; it has the store open as its parent
+ * had. */
+static pid_t start_writer(rf_store *store, int rank, int size)
 {
     const pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        rf_store *store = NULL;
-        rf_status status = rf_store_create(world, path, &c->head, &store);
+        rf_status status = RF_OK;
         for (int64_t g = rank; status == RF_OK && g < rf_store_n_groups(store); g += size) {
             status = case_write(store, g);
         }
@@ -318,7 +318,7 @@ static void the_bytes_do_not_depend_on_the_number_of_writers(void **state)
         remove(scratch("a.h5"));
         assert_ok(rf_store_create(world, scratch("a.h5"), &c.head, &store));
         for (int r = 0; r < size; r++) {
-            pids[r] = start_writer(&c, scratch("a.h5"), r, size);
+            pids[r] = start_writer(store, r, size);
         }
         for (int r = 0; r < size; r++) {
             assert_int_equal(exit_of(pids[r]), 0);
@@ -332,6 +332,46 @@ static void the_bytes_do_not_depend_on_the_number_of_writers(void **state)
         rf_store_close(store);
         assert_true(hash_of(scratch("a.h5")) == hash_of(scratch("whole.h5")));
     }
+}
+
+static void of_two_jobs_that_write_one_is_refused_and_told_the_other(void **state)
+{
+    static store_case c;
+    rf_store *store = NULL, *second = NULL;
+    char expected[128];
+    (void)state;
+    case_init(&c, RF_F32, 11, 4, 6);
+    assert_ok(rf_store_create(world, scratch("a.h5"), &c.head, &store));
+    snprintf(expected, sizeof expected, "/a.h5' is being written by process %ld on ",
+             (long)getpid());
+    assert_refused(rf_store_create(world, scratch("a.h5"), &c.head, &second), RF_ERR_IO, expected);
+    assert_null(second);
+    int64_t n_checked = 0, n_damaged = 0;
+    assert_refused(rf_store_repair(world, scratch("a.h5"), &n_checked, &n_damaged), RF_ERR_IO,
+                   expected);
+    assert_ok(rf_store_open(scratch("a.h5"), &second)); /* to look into it is no harm */
+    rf_store_close(second);
+    assert_ok(case_write_missing(store, INT64_MAX));
+    rf_store_close(store);
+    /* Where nothing is missing nobody writes, and all may have it. */
+    assert_ok(rf_store_create(world, scratch("a.h5"), &c.head, &store));
+    assert_ok(rf_store_create(world, scratch("a.h5"), &c.head, &second));
+    rf_store_close(second);
+    rf_store_close(store);
+    assert_false(rf_file_exists(scratch("a.h5.lock")));
+}
+
+static void the_folder_of_a_store_is_made(void **state)
+{
+    static store_case c;
+    rf_store *store = NULL;
+    (void)state;
+    case_init(&c, RF_F32, 11, 4, 6);
+    assert_ok(rf_store_create(world, scratch("new/folder/a.h5"), &c.head, &store));
+    rf_store_close(store);
+    put_text(scratch("file"), "");
+    assert_refused(rf_store_create(world, scratch("file/a.h5"), &c.head, &store), RF_ERR_IO,
+                   "a file of that name is there");
 }
 
 /* ---- disturbed writers -------------------------------------------------------------------------
@@ -460,6 +500,8 @@ int main(void)
         scratch_test(groups_are_marked_as_time_goes_by_and_at_the_end),
         scratch_test(a_store_of_other_things_is_not_gone_on_with),
         scratch_test(the_bytes_do_not_depend_on_the_number_of_writers),
+        scratch_test(of_two_jobs_that_write_one_is_refused_and_told_the_other),
+        scratch_test(the_folder_of_a_store_is_made),
         scratch_test(a_writer_killed_at_20_moments_ends_with_the_bytes_of_an_undisturbed_one),
         scratch_test(a_full_disk_stops_the_writer_and_the_store_goes_on_after_it),
     };

@@ -160,7 +160,102 @@ static void a_flipped_value_is_refused_with_its_group_and_pictures(void **state)
     assert_ok(rf_store_read(store, 0, 1, block));
     assert_refused(rf_store_read(store, 1, 1, block), RF_ERR_FORMAT,
                    "/a.h5': blocks.1.hook_resid_post of group 1 (pictures 4 to 7, bytes ");
+    assert_refused(rf_store_read(store, 1, 1, block), RF_ERR_FORMAT, "with repair=true");
     rf_store_close(store);
+    rf_free(whole.bytes);
+}
+
+/* ---- repair ------------------------------------------------------------------------------------
+ */
+
+/* Where the numbers of a dataset lie in the whole store. */
+static int64_t place_of(const char *name, rf_h5_type type, int n_dims, const int64_t *shape)
+{
+    rf_h5_file *f = NULL;
+    int64_t at = 0;
+    assert_ok(rf_h5_open(scratch("whole.h5"), &f));
+    assert_ok(rf_h5_locate(f, name, type, n_dims, shape, &at));
+    rf_h5_close(f);
+    return at;
+}
+
+/* Repair a.h5, fill it, and compare it with the whole one. */
+static void check_repaired(const store_case *c, const bytes_of *whole, int64_t expected_checked,
+                           int64_t expected_damaged)
+{
+    rf_store *store = NULL;
+    bytes_of again = {0};
+    int64_t n_checked = 0, n_damaged = 0, n_missing = 0;
+    assert_ok(rf_store_repair(world, scratch("a.h5"), &n_checked, &n_damaged));
+    assert_int_equal(n_checked, expected_checked);
+    assert_int_equal(n_damaged, expected_damaged);
+    assert_ok(rf_store_create(world, scratch("a.h5"), &c->head, &store));
+    for (int64_t g = 0; g < rf_store_n_groups(store); g++) {
+        bool has = false;
+        assert_ok(rf_store_has(store, g, &has));
+        n_missing += !has;
+    }
+    assert_int_equal(n_missing, expected_damaged + 3 - expected_checked);
+    assert_ok(case_write_missing(store, INT64_MAX));
+    rf_store_close(store);
+    assert_ok(rf_file_read(scratch("a.h5"), 1 << 24, &again.bytes, &again.n));
+    assert_true(again.n == whole->n && memcmp(again.bytes, whole->bytes, (size_t)again.n) == 0);
+    rf_free(again.bytes);
+}
+
+/* 11 pictures in 3 groups. */
+static void a_damaged_store_is_repaired_to_the_bytes_that_it_had(void **state)
+{
+    static store_case c;
+    bytes_of whole = make_bytes(&c);
+    const int64_t values = place_of("activations/blocks.0.hook_resid_post/values", RF_H5_F32, 3,
+                                    (int64_t[]){11, 5, 6}),
+                  valid = place_of("pictures/valid", RF_H5_U8, 1, (int64_t[]){11}),
+                  sums = place_of("groups/checksum", RF_H5_I64, 2, (int64_t[]){3, 4}),
+                  done = place_of("groups/done", RF_H5_U8, 1, (int64_t[]){3}),
+                  group = 4 * 5 * 6 * 4;
+    const struct {
+        int64_t at[2]; /* what is damaged */
+        int64_t n_checked, n_damaged;
+    } cases[] = {
+        {{values, values}, 3, 1},                     /* its first byte */
+        {{values + group - 1, values + group}, 3, 2}, /* on both sides of a border */
+        {{values + 2 * group, valid + 4}, 3, 2},
+        {{valid + 10, valid + 10}, 3, 1},
+        {{sums, sums + 2 * 4 * 8 + 31}, 3, 2},
+        {{done + 1, done + 1}, 3, 1}, /* neither 0 nor 1 */
+        {{done + 2, values}, 3, 2},
+        {{whole.n, whole.n}, 3, 0}, /* nothing */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *bytes = rf_calloc(whole.n + 1, 1);
+        memcpy(bytes, whole.bytes, (size_t)whole.n);
+        bytes[cases[i].at[0]] ^= 6;
+        bytes[cases[i].at[1]] ^= cases[i].at[1] == cases[i].at[0] ? 0 : 6;
+        put_file(scratch("a.h5"), bytes, (size_t)whole.n);
+        rf_free(bytes);
+        check_repaired(&c, &whole, cases[i].n_checked, cases[i].n_damaged);
+    }
+    whole.bytes[done + 1] = 0; /* a group that was not written yet is no damage */
+    put_file(scratch("a.h5"), whole.bytes, (size_t)whole.n);
+    whole.bytes[done + 1] = 1;
+    check_repaired(&c, &whole, 2, 0);
+    rf_free(whole.bytes);
+}
+
+static void what_cannot_be_repaired_is_said(void **state)
+{
+    static store_case c;
+    int64_t n_checked = 0, n_damaged = 0;
+    bytes_of whole = make_bytes(&c);
+    (void)state;
+    put_file(scratch("a.h5"), whole.bytes, (size_t)whole.n - 1);
+    assert_refused(rf_store_repair(world, scratch("a.h5"), &n_checked, &n_damaged), RF_ERR_FORMAT,
+                   "it cannot be repaired, only removed");
+    assert_refused(rf_store_repair(world, scratch("none.h5"), &n_checked, &n_damaged),
+                   RF_ERR_NOT_FOUND, "none.h5");
+    assert_false(rf_file_exists(scratch("none.h5.lock")));
     rf_free(whole.bytes);
 }
 
@@ -280,6 +375,30 @@ static void hostile_stores_are_refused_by_name(void **state)
     rf_file_list_free(names, n);
 }
 
+/* What would take much memory is told apart by what the file says, before any of it is taken. */
+static void what_takes_more_than_the_file_is_refused_before_it_is_read(void **state)
+{
+    static const struct {
+        const char *name, *text;
+    } cases[] = {
+        {"names-never-written.h5", "'pictures/name' says that it has more bytes than the whole"},
+        {"labels-in-a-chunk-of-1-GiB.h5", "'pictures/label' says that it has more bytes than"},
+        {"names-compressed.h5", "'pictures/name' is compressed"},
+        {"objects-without-checksums.h5", "'pictures/label' or its group is of HDF5's older kind"},
+        {"behind-a-users-block.h5", "is no HDF5 file"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char path[512];
+        rf_store *store = NULL;
+        snprintf(path, sizeof path, RF_SOURCE_DIR "/tests/data/refuse/%s", cases[i].name);
+        assert_true(rf_store_open(path, &store) != RF_OK);
+        if (strstr(rf_error_text(), cases[i].text) == NULL) {
+            fail_msg("%s: \"%s\"", cases[i].name, rf_error_text());
+        }
+    }
+}
+
 static void nothing_is_left_behind(void **state)
 {
     (void)state;
@@ -292,10 +411,13 @@ int main(void)
         scratch_test(a_store_cut_short_is_refused_wherever_it_was_cut),
         scratch_test(a_flipped_bit_anywhere_is_refused_or_changes_nothing),
         scratch_test(a_flipped_value_is_refused_with_its_group_and_pictures),
+        scratch_test(a_damaged_store_is_repaired_to_the_bytes_that_it_had),
+        scratch_test(what_cannot_be_repaired_is_said),
         scratch_test(shapes_beyond_the_file_are_refused),
         scratch_test(datasets_that_overlap_are_refused),
         scratch_test(a_store_that_another_program_wrote_is_read),
         scratch_test(hostile_stores_are_refused_by_name),
+        scratch_test(what_takes_more_than_the_file_is_refused_before_it_is_read),
     };
     const struct CMUnitTest last[] = {cmocka_unit_test(nothing_is_left_behind)};
     if (rf_comm_start(NULL, NULL, &world) != RF_OK) {

@@ -369,6 +369,8 @@ static void a_model_without_the_file_is_not_found(void **state)
     (void)state;
     assert_int_equal(rf_transform_load(PICTURES, &t), RF_ERR_NOT_FOUND);
     assert_non_null(strstr(rf_error_text(), "preprocessor_config.json"));
+    assert_int_equal(rf_transform_load("", &t), RF_ERR_SETTING); /* a run out of a store has none */
+    assert_non_null(strstr(rf_error_text(), "add model.path=FOLDER"));
 }
 
 int main(void)

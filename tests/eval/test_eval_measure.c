@@ -339,11 +339,12 @@ static void begin(bench *b)
                  {"topk cls", "topk", "blocks.1.hook_resid_post", RF_TOKENS_CLS},
                  {"topk z", "topk", "blocks.1.attn.hook_z", RF_TOKENS_ALL}};
     rf_str reason = {0};
+    const char *how = NULL;
     for (int i = 0; i < 4; i++) {
         rf_coder *coder = tiny_coder(&model, rows[i].architecture, F, K, 1000 * (uint64_t)i);
         b->coders[i] = tiny_eval_coder(&model, rows[i].name, rows[i].hook, rows[i].tokens, coder);
     }
-    TINY_OK(rf_eval_match_classes(model.vit, model.pictures, &b->classes, &reason));
+    TINY_OK(rf_eval_match_classes(model.vit, NULL, model.pictures, &b->classes, &how, &reason));
     assert_null(reason.data);
     b->model = tiny_model(&model);
     b->model.classes = b->classes;
@@ -519,10 +520,11 @@ static void folders_are_matched_by_label_or_number_or_not_at_all(void **state)
     for (int i = 0; i < 2; i++) {
         tiny other = {0};
         rf_str reason = {0};
+        const char *how = NULL;
         int64_t *classes = NULL;
         tiny_write(&other, names[i], false);
         tiny_open(&other, 0);
-        TINY_OK(rf_eval_match_classes(other.vit, other.pictures, &classes, &reason));
+        TINY_OK(rf_eval_match_classes(other.vit, NULL, other.pictures, &classes, &how, &reason));
         if (i == 0) {
             assert_non_null(classes);
             assert_null(reason.data);

@@ -56,14 +56,20 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void evaluate(rf_eval_report *report)
+static rf_status evaluate_with(const rf_eval_settings *settings, rf_eval_report *report)
 {
     rf_run *run = NULL;
+    TINY_OK(rf_run_open(run_dir, NULL, 0, &run));
+    const rf_status status = rf_eval_run(world, model.be, run, settings, report);
+    rf_run_close(run);
+    return status;
+}
+
+static void evaluate(rf_eval_report *report)
+{
     rf_eval_settings settings;
     TINY_OK(rf_settings_defaults(&rf_eval_settings_table, &settings));
-    TINY_OK(rf_run_open(run_dir, NULL, 0, &run));
-    TINY_OK(rf_eval_run(world, model.be, run, &settings, report));
-    rf_run_close(run);
+    TINY_OK(evaluate_with(&settings, report));
 }
 
 static double number_at(const rf_json *object, const char *key)
@@ -202,12 +208,102 @@ static void a_failure_leaves_what_was_written_before(void **state)
     rf_eval_report_fini(&report);
 }
 
+/* Settings that name the pictures in folder `name` beside the run's. */
+static rf_eval_settings other_pictures(const char *name)
+{
+    rf_eval_settings settings;
+    TINY_OK(rf_settings_defaults(&rf_eval_settings_table, &settings));
+    TINY_OK(rf_path_join(settings.pictures, model.folder, name));
+    return settings;
+}
+
+static void other_pictures_all_count_as_held_out(void **state)
+{
+    (void)state;
+    rf_eval_settings settings = other_pictures("others");
+    rf_eval_report own, other;
+    char *text = NULL, expected[RF_PATH_LEN + 32];
+    int64_t n_bytes = 0;
+
+    tiny_write_pictures(settings.pictures, tiny_labels, false); /* the names of the run's */
+    evaluate(&own);
+    TINY_OK(evaluate_with(&settings, &other));
+    assert_int_equal(other.splits[0].n_pictures, TINY_PICTURES);
+    assert_int_equal(other.splits[0].split, RF_SPLIT_HELD_OUT);
+    assert_int_equal(other.splits[0].coders[0].substitution.n_labelled, TINY_PICTURES);
+    assert_string_equal(other.split_paths[0], settings.pictures);
+    assert_string_equal(other.split_paths[1], model.data);
+    assert_true(other.splits[0].pictures_hash != own.splits[0].pictures_hash);
+    assert_int_equal(other.splits[1].n_pictures, own.splits[1].n_pictures);
+    assert_memory_equal(other.splits[1].coders[0].by_class, own.splits[1].coders[0].by_class,
+                        sizeof own.splits[1].coders[0].by_class);
+    rf_eval_report_fini(&other);
+    settings.trained_on = false;
+    TINY_OK(evaluate_with(&settings, &other));
+    assert_int_equal(other.splits[1].n_coders, 0);
+    TINY_OK(rf_file_read(other.json_path, 1 << 20, &text, &n_bytes));
+    TINY_OK(rf_format(expected, sizeof expected, "\"path\": \"%s\"", settings.pictures));
+    assert_non_null(strstr(text, expected));
+    assert_null(strstr(text, "\"pictures\": \"trained on\""));
+    rf_free(text);
+    rf_eval_report_fini(&other);
+    rf_eval_report_fini(&own);
+}
+
+static void pictures_that_were_trained_on_are_refused(void **state)
+{
+    (void)state;
+    rf_eval_settings settings = other_pictures("link");
+    rf_eval_report report;
+
+    assert_int_equal(symlink(model.data, settings.pictures), 0);
+    assert_int_equal(evaluate_with(&settings, &report), RF_ERR_SETTING); /* by another name */
+    assert_non_null(strstr(rf_error_text(), "were trained on"));
+    TINY_OK(rf_path_join(settings.pictures, model.data, tiny_labels[1])); /* a part of them */
+    settings.trained_on = false;
+    assert_int_equal(evaluate_with(&settings, &report), RF_ERR_SETTING);
+    assert_non_null(strstr(rf_error_text(), "were trained on"));
+}
+
+static void a_classifier_without_the_pictures_classes_is_an_error(void **state)
+{
+    (void)state;
+    char cat[] = "cat", dog[] = "dog", owl[] = "great_owl";
+    char *names[] = {cat, dog, owl};
+    float weights[3 * TINY_D] = {0};
+    rf_zero_shot z = {.n_classes = 3, .d = TINY_D, .weights = weights, .names = names};
+    rf_eval_settings settings;
+    rf_eval_report report;
+
+    weights[0] = weights[TINY_D + 1] = weights[2 * TINY_D + 2] = 1;
+    TINY_OK(rf_settings_defaults(&rf_eval_settings_table, &settings));
+    TINY_OK(rf_path_join(settings.classifier, model.folder, "classes.safetensors"));
+    TINY_OK(rf_zero_shot_save(&z, settings.classifier));
+    assert_int_equal(evaluate_with(&settings, &report), RF_ERR_NOT_FOUND); /* a ViT has no scale */
+    assert_non_null(strstr(rf_error_text(), "logit_scale=100"));
+    settings.logit_scale = 100;
+    TINY_OK(evaluate_with(&settings, &report));
+    assert_true(report.models[0].logit_scale == 100);
+    assert_string_equal(report.models[0].class_match, "by name");
+    assert_true(report.splits[0].coders[0].substitution.ce > 0);
+    rf_eval_report_fini(&report);
+    z.n_classes = 2;
+    TINY_OK(rf_zero_shot_save(&z, settings.classifier));
+    assert_int_equal(evaluate_with(&settings, &report), RF_ERR_SETTING);
+    assert_non_null(strstr(rf_error_text(), "great owl"));
+    settings.substitution = false;
+    assert_int_equal(evaluate_with(&settings, &report), RF_ERR_SETTING);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(eval_json_holds_every_figure_and_what_it_was_taken_on),
         cmocka_unit_test(evaluating_again_gives_the_same_file),
         cmocka_unit_test(a_failure_leaves_what_was_written_before),
+        cmocka_unit_test(other_pictures_all_count_as_held_out),
+        cmocka_unit_test(pictures_that_were_trained_on_are_refused),
+        cmocka_unit_test(a_classifier_without_the_pictures_classes_is_an_error),
     };
     if (rf_comm_start(&argc, &argv, &world) != RF_OK) {
         return 1;

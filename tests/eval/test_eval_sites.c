@@ -15,6 +15,7 @@ static int set_up(void **state)
 {
     (void)state;
     rf_str reason = {0};
+    const char *how = NULL;
     tiny_write(&first, tiny_labels, true);
     tiny_open(&first, 0.3);
     second = first;
@@ -27,7 +28,8 @@ static int set_up(void **state)
     models[0].name = "one";
     models[1].name = "two";
     for (int m = 0; m < 2; m++) {
-        TINY_OK(rf_eval_match_classes(models[m].vit, first.pictures, &classes[m], &reason));
+        TINY_OK(
+            rf_eval_match_classes(models[m].vit, NULL, first.pictures, &classes[m], &how, &reason));
         models[m].classes = classes[m];
     }
     return 0;

@@ -38,6 +38,16 @@ static void assert_same_bits(const rf_split_figures *a, const rf_split_figures *
     }
 }
 
+/* Not unit vectors, which is nothing to the arithmetic. */
+static rf_eval_classifier random_classifier(void)
+{
+    return (rf_eval_classifier){
+        .classes = {.n_classes = TINY_CLASSES,
+                    .d = TINY_D,
+                    .weights = tiny_normals(9, TINY_CLASSES * TINY_D, 1, 0)},
+        .scale = 3};
+}
+
 /* 24 pictures in micro-batches of 3: more than the ranks, uneven shares, ranks without any. */
 static void figures_have_the_bits_of_one_rank(void **state)
 {
@@ -46,7 +56,9 @@ static void figures_have_the_bits_of_one_rank(void **state)
     rf_comm *self = NULL;
     rf_eval_coder coders[N_CODERS];
     int64_t *classes = NULL;
+    rf_eval_classifier classifier = random_classifier();
     rf_str reason = {0};
+    const char *how = NULL;
 
     share_tiny(&t);
     TINY_OK(rf_comm_split(world, rf_comm_rank(world), &self));
@@ -58,11 +70,12 @@ static void figures_have_the_bits_of_one_rank(void **state)
                                 tiny_coder(&t, "batch_topk", 40, 6, 3));
     coders[3] = tiny_eval_coder(&t, "d", "blocks.1.hook_resid_mid", RF_TOKENS_CLS,
                                 tiny_coder(&t, "gated", 50, 6, 4));
-    TINY_OK(rf_eval_match_classes(t.vit, t.pictures, &classes, &reason));
+    TINY_OK(rf_eval_match_classes(t.vit, NULL, t.pictures, &classes, &how, &reason));
     rf_eval_model model = tiny_model(&t);
     model.classes = classes;
-    for (int i = 0; i < 2; i++) {
-        const rf_picture_split split = i == 0 ? RF_SPLIT_HELD_OUT : RF_SPLIT_TRAIN;
+    for (int i = 0; i < 4; i++) {
+        const rf_picture_split split = i % 2 == 0 ? RF_SPLIT_HELD_OUT : RF_SPLIT_TRAIN;
+        model.classifier = i < 2 ? NULL : &classifier;
         rf_split_figures all, alone;
         rf_eval_job job = {.comm = world,
                            .models = &model,
@@ -77,12 +90,14 @@ static void figures_have_the_bits_of_one_rank(void **state)
         job.comm = self;
         TINY_OK(rf_eval_measure(&job, split, &alone));
         assert_same_bits(&all, &alone);
+        assert_true(all.coders[0].substitution.n_labelled > 0);
         rf_split_figures_fini(&all);
         rf_split_figures_fini(&alone);
     }
     for (int i = 0; i < N_CODERS; i++) {
         tiny_eval_coder_fini(&coders[i]);
     }
+    rf_eval_classifier_fini(&classifier);
     rf_free(classes);
     rf_comm_destroy(self);
     unshare_tiny(&t);

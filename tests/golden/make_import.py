@@ -187,6 +187,35 @@ def variable(f):
     f.create_dataset("pictures/name", data=["p0", "p1", "p2"])
 
 
+def compressed(f):
+    names = f["pictures/name"][()]
+    del f["pictures/name"]
+    f.create_dataset("pictures/name", data=names, compression="gzip")
+
+
+def unwritten_names(f):
+    """Half a GiB of names, none of which is there."""
+    del f["pictures/name"]
+    f.create_dataset("pictures/name", (2**28,), h5py.string_dtype("utf-8", 2), chunks=(4096,))
+
+
+def large_chunk(f):
+    del f["pictures/label"]
+    f.create_dataset("pictures/label", (3,), "i8", maxshape=(None,), chunks=(2**27,))
+
+
+def older_object(path):
+    """A dataset whose header has no checksum, in a file of the newer kind."""
+    store(path, lambda f: f.__delitem__("pictures/label"))
+    with h5py.File(path, "r+", libver=("earliest", "v110")) as f:
+        f["pictures/label"] = numpy.array([-1, 0, 1])
+
+
+def users_block(path):
+    store(path, lambda f: None)
+    path.write_bytes(bytes(512) + path.read_bytes())
+
+
 def stores():
     if REFUSE.exists():
         shutil.rmtree(REFUSE)
@@ -218,6 +247,9 @@ def stores():
         "two-points-one-model": renamed("sites/point", [b"x", b"y"], 1),
         "point-above": renamed("sites/point", [b"../x"], 4),
         "point-is-a-path": renamed("sites/point", [b"/x"], 2),
+        "names-compressed": compressed,
+        "names-never-written": unwritten_names,
+        "labels-in-a-chunk-of-1-GiB": large_chunk,
         "names-are-numbers": replaced("pictures/name", numpy.arange(3)),
         "names-vary": variable,
         "values-soft": replaced("activations/x/values", h5py.SoftLink("/groups/checksum")),
@@ -234,6 +266,8 @@ def stores():
     }
     for name, change in cases.items():
         store(REFUSE / f"{name}.h5", change)
+    older_object(REFUSE / "objects-without-checksums.h5")
+    users_block(REFUSE / "behind-a-users-block.h5")
 
 
 def main():

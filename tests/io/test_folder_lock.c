@@ -1,5 +1,6 @@
 #include "scratch.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -82,6 +83,63 @@ static void a_missing_folder_is_named(void **state)
     assert_int_equal(rf_alloc_live(), 0);
 }
 
+/* ---- of one file -------------------------------------------------------------------------------
+ */
+
+static void a_files_lock_is_told_and_goes_with_its_release(void **state)
+{
+    rf_folder_lock *lock = NULL, *second = NULL;
+    char expected[128];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        assert_ok(rf_folder_lock_take_file(scratch("a.h5"), &lock));
+        snprintf(expected, sizeof expected, "/a.h5' is being written by process %ld on ",
+                 (long)getpid());
+        assert_refused(rf_folder_lock_take_file(scratch("a.h5"), &second), RF_ERR_IO, expected);
+        assert_refused(rf_folder_lock_take_file(scratch("a.h5"), &second), RF_ERR_IO,
+                       "choose another file");
+        rf_folder_lock_release(lock);
+        assert_false(rf_file_exists(scratch("a.h5.lock")));
+    }
+    assert_refused(rf_folder_lock_take_file(scratch("none/a.h5"), &lock), RF_ERR_NOT_FOUND,
+                   "none/a.h5.lock");
+    assert_int_equal(rf_alloc_live(), 0);
+}
+
+/* As many processes as there are, one after the other, each with the lock's file new or not: never
+ * two at once. */
+static void of_many_that_want_a_file_one_has_it(void **state)
+{
+    enum { PROCESSES = 4, TURNS = 200 };
+    pid_t pids[PROCESSES];
+    (void)state;
+    for (int p = 0; p < PROCESSES; p++) {
+        pids[p] = fork();
+        assert_true(pids[p] >= 0);
+        if (pids[p] == 0) {
+            for (int done = 0; done < TURNS;) {
+                rf_folder_lock *lock = NULL;
+                if (rf_folder_lock_take_file(scratch("a.h5"), &lock) == RF_OK) {
+                    const int fd = open(scratch("mine"), O_CREAT | O_EXCL, 0600);
+                    if (fd < 0) {
+                        _exit(1); /* another one is in here */
+                    }
+                    close(fd);
+                    remove(scratch("mine"));
+                    rf_folder_lock_release(lock);
+                    done++;
+                }
+            }
+            _exit(0);
+        }
+    }
+    for (int p = 0; p < PROCESSES; p++) {
+        int result = 0;
+        assert_int_equal(waitpid(pids[p], &result, 0), pids[p]);
+        assert_true(WIFEXITED(result) && WEXITSTATUS(result) == 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -90,6 +148,8 @@ int main(void)
         scratch_test(a_released_lock_can_be_taken_again),
         scratch_test(a_holder_without_a_name_is_told_too),
         scratch_test(a_missing_folder_is_named),
+        scratch_test(a_files_lock_is_told_and_goes_with_its_release),
+        scratch_test(of_many_that_want_a_file_one_has_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -306,9 +306,9 @@ static void files_that_are_no_hdf5_are_refused(void **state)
     rf_h5_file *f = NULL;
     (void)state;
     put_text(scratch("a.h5"), "");
-    assert_refused(rf_h5_open(scratch("a.h5"), &f), RF_ERR_FORMAT, "/a.h5': cannot open the file");
+    assert_refused(rf_h5_open(scratch("a.h5"), &f), RF_ERR_FORMAT, "/a.h5' is no HDF5 file");
     put_text(scratch("a.h5"), "a text that is longer than a signature of HDF5 would ever be");
-    assert_refused(rf_h5_open(scratch("a.h5"), &f), RF_ERR_FORMAT, "/a.h5': cannot open the file");
+    assert_refused(rf_h5_open(scratch("a.h5"), &f), RF_ERR_FORMAT, "/a.h5' is no HDF5 file");
     assert_refused(rf_h5_open(scratch("b.h5"), &f), RF_ERR_NOT_FOUND, "/b.h5'");
     write_small(scratch("a.h5"));
     assert_ok(rf_file_read(scratch("a.h5"), 1 << 20, &bytes, &n));
@@ -316,7 +316,14 @@ static void files_that_are_no_hdf5_are_refused(void **state)
         put_file(scratch("cut.h5"), bytes, (size_t)cut);
         assert_refused(rf_h5_open(scratch("cut.h5"), &f), RF_ERR_FORMAT, "/cut.h5'");
     }
-    bytes[8] = 0; /* the superblock's version: HDF5's older kind, without checksums */
+    bytes[12] = 8; /* the superblock's base: HDF5 would look for everything elsewhere */
+    put_file(scratch("base.h5"), bytes, (size_t)n);
+    assert_refused(rf_h5_open(scratch("base.h5"), &f), RF_ERR_UNSUPPORTED, "/base.h5'");
+    bytes[12] = 0;
+    bytes[20] = 48; /* its extension: that of a driver */
+    put_file(scratch("more.h5"), bytes, (size_t)n);
+    assert_refused(rf_h5_open(scratch("more.h5"), &f), RF_ERR_UNSUPPORTED, "an extension");
+    bytes[8] = 0; /* its version: HDF5's older kind, without checksums */
     put_file(scratch("old.h5"), bytes, (size_t)n);
     rf_free(bytes);
     assert_refused(rf_h5_open(scratch("old.h5"), &f), RF_ERR_UNSUPPORTED,

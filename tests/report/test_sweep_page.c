@@ -276,6 +276,25 @@ static void a_failed_coder_says_why_and_stops_nobody(void **state)
     assert_null(strstr(b->page.data, "nan"));
 }
 
+/* Batches it takes behind that are not among those that failed it. */
+static void skipped_batches_are_counted_until_a_coder_fails(void **state)
+{
+    bench *b = *state;
+    write_run(b);
+    write_file(b, "summary.csv",
+               "name,latents,n_batches,n_done,n_tried,n_skipped,n_outliers,failed,stopped,selected,"
+               "last_step,last_tokens,last_skipped,last_outliers\n"
+               "a,200,50,50,24,3,3,1,,0,20,640,1,1\n"
+               "b,200,50,50,50,4,1,0,,1,49,640,2,0\n"
+               "c,200,50,40,12,0,0,0,stop_metric,0,9,640,0,0\n"
+               "d,200,50,40,40,0,0,0,,0,40,640,0,0\n");
+    look(b);
+    expect_page(b, "3 of the first 24 batches were skipped");
+    expect_page(b, "4 of 50 batches skipped, 1 of them as outliers");
+    expect_page(b, "stopped at step 12");
+    expect_page(b, "step 40 of 50: interrupted");
+}
+
 static void a_failed_coder_is_never_on_the_front(void **state)
 {
     bench *b = *state;
@@ -317,7 +336,7 @@ static void figures_that_are_no_numbers_break_nothing(void **state)
     assert_null(strstr(b->page.data, "nan"));
     assert_null(strstr(b->page.data, "inf<"));
     assert_null(strstr(b->page.data, "inf "));
-    expect_page(b, "50 of 50 batches were skipped");
+    expect_page(b, "too many batches were skipped, 50 or more");
 }
 
 static void settings_that_vary_are_columns_and_no_others(void **state)
@@ -512,6 +531,7 @@ int main(void)
         TEST(each_site_has_a_front_of_its_own),
         TEST(of_equals_one_is_on_the_front),
         TEST(a_failed_coder_says_why_and_stops_nobody),
+        TEST(skipped_batches_are_counted_until_a_coder_fails),
         TEST(a_failed_coder_is_never_on_the_front),
         TEST(what_the_mean_explains_better_is_on_no_front),
         TEST(figures_that_are_no_numbers_break_nothing),

@@ -162,11 +162,16 @@ static inline void add_by_definition(const rf_by_latent_args *args, int64_t f, i
             }
         }
     }
+    double block = 0.0; /* of 256 latents */
     sums->squares = 0.0;
     for (int64_t i = 0; i < f; i++) {
-        sums->squares += (double)rf_dot(sums->enc + i * d_in, sums->enc + i * d_in, d_in) +
-                         (double)rf_dot(sums->dec + i * d_out, sums->dec + i * d_out, d_out) +
-                         (double)sums->bias[i] * (double)sums->bias[i];
+        block += (double)rf_dot(sums->enc + i * d_in, sums->enc + i * d_in, d_in) +
+                 (double)rf_dot(sums->dec + i * d_out, sums->dec + i * d_out, d_out) +
+                 (double)sums->bias[i] * (double)sums->bias[i];
+        if (i % 256 == 255 || i + 1 == f) {
+            sums->squares += block;
+            block = 0.0;
+        }
     }
 }
 

@@ -217,6 +217,24 @@ static void raise_in_time(void *user, const char *line, bool is_last)
     }
 }
 
+static rf_str passes; /* what a log said of passes and older checkpoints; rank 0 */
+
+static void note_passes(void *user, rf_log_level level, const char *line)
+{
+    (void)user;
+    (void)level;
+    if (strncmp(line, "pass ", 5) == 0 || strstr(line, "older") || strstr(line, "before")) {
+        assert_int_equal(rf_str_append(&passes, "%s\n", line), RF_OK);
+    }
+}
+
+static void quiet(void *user, rf_log_level level, const char *line)
+{
+    (void)user;
+    (void)level;
+    (void)line;
+}
+
 /* Train until a signal once `done` batches are, or to the end. */
 static bool train_on(rf_run_settings *s, int64_t ranks_per_coder, int64_t at_once, int64_t done)
 {
@@ -226,7 +244,10 @@ static bool train_on(rf_run_settings *s, int64_t ranks_per_coder, int64_t at_onc
     s->train.coders_at_once = at_once;
     done_until = rf_comm_rank(world) == 0 ? done : 0;
     rf_progress_set_sink(raise_in_time, NULL);
+    passes.len = 0;
+    rf_log_set_sink(note_passes, NULL);
     const rf_status status = rf_train_run(world, s, &report);
+    rf_log_set_sink(quiet, NULL);
     rf_interrupt_clear();
     rf_progress_set_sink(NULL, NULL);
     assert_on_all(status == RF_OK);
@@ -246,13 +267,25 @@ static bool can_read_first(int n_readable)
     for (int i = 0; ok && i < N; i++) {
         rf_coder *coder = NULL;
         const rf_status status = rf_run_load_coder(be, stream, run, i, &coder);
-        ok = i < n_readable ? status == RF_OK
-                            : status == RF_ERR_NOT_FOUND && strstr(rf_error_text(), "later pass");
+        ok = i < n_readable
+                 ? status == RF_OK
+                 : status == RF_ERR_NOT_FOUND && strstr(rf_error_text(), "waits for pass");
         rf_coder_destroy(coder);
     }
     rf_stream_destroy(stream);
     rf_backend_destroy(be);
     rf_run_close(run);
+    return ok;
+}
+
+/* Rank 0: the log said it, words in the order of the lines. */
+static bool said_passes(const char *first, const char *second)
+{
+    const char *at = passes.data != NULL ? strstr(passes.data, first) : NULL;
+    const bool ok = rf_comm_rank(world) != 0 || (at != NULL && strstr(at, second) != NULL);
+    if (!ok) {
+        print_message("'%s', '%s' are not in:\n%s", first, second, passes.data);
+    }
     return ok;
 }
 
@@ -267,14 +300,80 @@ static void a_stop_in_any_pass_leaves_no_trace(void **state)
     assert_true(train_on(s, 1, 2, 28)); /* the second, of c and d: 4 each; dealt out otherwise */
     assert_on_all(!looks || can_read_first(4));
     assert_true(train_on(s, size, 3, 36)); /* the third */
+    assert_on_all(said_passes("pass 2 of 3: coders 3 to 4", "pass 3 of 3: coders 5 to 5"));
     assert_on_all(!looks || can_read_first(N));
-    assert_false(train_on(s, 1, 1, 0));
+    assert_false(train_on(s, 1, 1, 0)); /* passes before took two coders: they were two */
+    assert_on_all(said_passes("pass 3 of 3: coders 5 to 5", ""));
     assert_on_all(!looks || can_read_first(N));
     s->train.ranks_per_coder = size; /* b was on one rank and on all */
     assert_on_all(are_as_alone(s, "stopped", N));
     assert_false(train_on(s, 0, 0, 0)); /* nothing is left to do */
     assert_on_all(are_as_alone(s, "stopped", N));
     remove_run("stopped");
+    rf_run_settings_free(s);
+}
+
+/* Rank 0: coder a of the checkpoint of the first pass says another number of batches. */
+static rf_status write_lie(const rf_run_settings *s, int64_t tick, int64_t n_batches)
+{
+    rf_status status = RF_OK;
+    rf_checkpoint_header header = {0};
+    rf_backend *be = NULL;
+    rf_stream *stream = NULL;
+    rf_coder_shape shape;
+    rf_checkpoint_coder a = {.name = "a"};
+    const rf_optimiser_opts opts = {.kind = RF_OPTIMISER_ADAM};
+    char path[RF_PATH_LEN];
+
+    RF_TRY(rf_run_folder_checkpoint(s->output.dir, tick, path));
+    RF_TRY(rf_checkpoint_read_header(path, &header));
+    RF_TRY(rf_backend_cpu_create(1, &be));
+    RF_TRY(rf_stream_create(be, &stream));
+    RF_TRY(rf_checkpoint_read_shape(path, 0, &s->coders[0].coder, &shape));
+    RF_TRY(rf_coder_create(be, &s->coders[0].coder, &shape, &a.coder));
+    RF_TRY(rf_optimiser_create(be, a.coder, &opts, &a.opt));
+    a.n_batches = a.batches_done = n_batches;
+    const rf_checkpoint lie = {.tick = tick,
+                               .picture_hash = header.picture_hash,
+                               .model_hash = header.model_hash,
+                               .settings = header.settings,
+                               .backend = header.backend,
+                               .weight_processing = "none",
+                               .coders = &a,
+                               .n_coders = 1,
+                               .n_run = N};
+    RF_TRY(rf_checkpoint_write(path, stream, &lie));
+fail:
+    rf_optimiser_destroy(a.opt);
+    rf_coder_destroy(a.coder);
+    rf_stream_destroy(stream);
+    rf_backend_destroy(be);
+    rf_checkpoint_header_fini(&header);
+    return status;
+}
+
+/* It is named and passed over, the pass that is on goes on, and no sum overflows. */
+static void an_older_checkpoint_that_lies_is_named(void **state)
+{
+    (void)state;
+    rf_run_settings *s = settings_of("lied", all, N);
+    int64_t *ticks = NULL, n = 0;
+    rf_status status = RF_OK;
+    s->train.keep_checkpoints = 1;
+    assert_true(train_on(s, 0, 1, 8)); /* in the second pass; the first has 6 batches */
+    if (rf_comm_rank(world) == 0) {
+        status = rf_run_folder_list(s->output.dir, &ticks, &n);
+        status = status == RF_OK && n != 2 ? RF_ERR_BUG : status;
+        status = status == RF_OK ? write_lie(s, ticks[0], INT64_MAX) : status;
+        rf_free(ticks);
+    }
+    assert_on_all(status == RF_OK);
+    assert_true(train_on(s, 0, 1, 12));
+    assert_on_all(said_passes("an older checkpoint cannot be used: '", "coder 0 took"));
+    assert_on_all(said_passes("the first of which is 'a', is in no checkpoint", "pass 2 of 5"));
+    assert_false(train_on(s, 0, 1, 0));
+    assert_on_all(are_as_alone(s, "lied", N)); /* nothing else is lost */
+    remove_run("lied");
     rf_run_settings_free(s);
 }
 
@@ -407,7 +506,7 @@ static void a_checkpoint_gets_a_coder_from_its_owner(void **state)
     assert_on_all(rf_checkpoint_read(world, path, to.s, &to.checkpoint) == RF_OK);
     assert_on_all(each_moment(&to, false) && to.coder.n_batches == 7 && to.coder.batches_done == 3);
     rf_checkpoint_coder progress = {.name = "owned"};
-    assert_on_all(rf_checkpoint_read_progress(world, path, 2, &progress) == RF_OK &&
+    assert_on_all(rf_checkpoint_read_progress(world, path, 2, 1, &progress) == RF_OK &&
                   progress.batches_done == 3);
     to.checkpoint.first = 1; /* it holds another */
     assert_on_all(rf_checkpoint_read(world, path, to.s, &to.checkpoint) == RF_ERR_FORMAT);
@@ -456,13 +555,6 @@ static void note_ranks(void *user, rf_log_level level, const char *line)
     }
 }
 
-static void quiet(void *user, rf_log_level level, const char *line)
-{
-    (void)user;
-    (void)level;
-    (void)line;
-}
-
 static void plan_deals_as_the_run_does(void **state)
 {
     (void)state;
@@ -500,6 +592,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_run_whose_coders_all_fail_is_a_failure),
         cmocka_unit_test(ranks_that_groups_do_not_divide_are_refused),
         cmocka_unit_test(a_stop_in_any_pass_leaves_no_trace),
+        cmocka_unit_test(an_older_checkpoint_that_lies_is_named),
         cmocka_unit_test(what_a_file_says_that_it_holds_is_checked),
         cmocka_unit_test(a_checkpoint_gets_a_coder_from_its_owner),
         cmocka_unit_test(a_checkpoint_that_cannot_be_written_fails_on_every_rank),
@@ -517,6 +610,7 @@ int main(int argc, char **argv)
     if (world != NULL && rf_comm_rank(world) == 0 && folder[0] != '\0') {
         remove_below(folder);
     }
+    rf_str_fini(&passes);
     for (int i = 0; i < N; i++) {
         rf_free(alone[i]);
     }

@@ -301,6 +301,10 @@ static void test_the_summary_has_a_row_for_each_coder_and_quotes_what_it_must(vo
         rows[i] = (rf_summary_row){.spec = &specs[i],
                                    .last = &lines[i],
                                    .n_batches = 12,
+                                   .batches_done = 11,
+                                   .n_tried = 9,
+                                   .n_skipped = 3,
+                                   .n_outliers = 2,
                                    .failed = i == 1,
                                    .stop = i == 1 ? RF_STOP_BAD : RF_STOP_METRIC};
     }
@@ -316,10 +320,12 @@ static void test_the_summary_has_a_row_for_each_coder_and_quotes_what_it_must(vo
     assert_int_equal(n_lines, 3);
     assert_int_equal(strncmp(text, "name,input,", 11), 0);
     assert_non_null(strstr(text, "\na,\"x,\"\"y\"\"\","));
-    assert_non_null(strstr(text, ",n_batches,failed,stopped,selected,last_step,"));
-    assert_non_null(strstr(text, ",12,0,stop_metric,1,4,")); /* not failed, selected, step 4 */
-    assert_non_null(strstr(text, ",12,1,bad run,0,0,,,,"));  /* failed: no figures */
-    assert_non_null(strstr(text, "0.33333333333333331"));    /* full precision */
+    assert_non_null(strstr(text, ",n_batches,n_done,n_tried,n_skipped,n_outliers,failed,stopped,"
+                                 "selected,last_step,"));
+    assert_non_null(
+        strstr(text, ",12,11,9,3,2,0,stop_metric,1,4,")); /* not failed, selected, step 4 */
+    assert_non_null(strstr(text, ",12,11,9,3,2,1,bad run,0,0,,,,")); /* failed: no figures */
+    assert_non_null(strstr(text, "0.33333333333333331"));            /* full precision */
     rf_free(text);
 }
 

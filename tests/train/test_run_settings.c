@@ -204,7 +204,19 @@ static void test_wrong_each_is_refused_with_its_reason(void **state)
     (void)state;
     REFUSED(HEAD "coder: {name: \"a{l}\", input: x, each: {l: 0..2, m: [1, 2]}}\n", "each.m",
             "each.l", "together");
-    REFUSED(HEAD "coder: {name: a, input: x, each: {l: 0..2}}\n", "two coders");
+    REFUSED(HEAD "coder: {name: a, input: \"x{l}\", each: {l: 0..2}}\n", "two coders");
+    /* values that go nowhere, or only into names, make the same coder many times */
+    REFUSED(HEAD "coder: {name: a, input: x, each: {l: 0..2}}\n", "each.l", "go nowhere", "{l}");
+    REFUSED(HEAD "coder: {name: \"a{l}\", input: \"x{l}\", each: {l: [1, 2], k: [4, 8]}}\n",
+            "each.k", "go nowhere", "k: \"{k}\"");
+    REFUSED(HEAD "coder: {name: \"a{k}\", input: x, k: 4, each: {k: [4, 8]}}\n", "'{k}'",
+            "name alone", "2 coders");
+    rf_run_settings_free(
+        parse_ok(HEAD "coder: {name: \"{tag}\", input: \"x{l}\",\n"
+                      "  each: {tag: [early, late], l: [1, 9]}}\n", /* one of them is enough */
+                 NULL, 0));
+    rf_run_settings_free(
+        parse_ok(HEAD "coder: {name: \"{tag}\", input: x, each: {tag: [only]}}\n", NULL, 0));
     REFUSED(HEAD "coder: {name: \"a{l}\", input: \"{layer}\", each: {l: 0..2}}\n", "{layer}",
             "each");
     REFUSED(HEAD "coder: {name: \"a{l}\", input: x, each: {l: 5..2}}\n", "5..2");

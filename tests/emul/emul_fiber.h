@@ -1,0 +1,65 @@
+/* Fibers: stacks that take turns on one thread of the host. Private to gpu_emul.cpp. */
+#ifndef REFRACT_EMUL_FIBER_H
+#define REFRACT_EMUL_FIBER_H
+
+#include <stddef.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define EMUL_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define EMUL_ASAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define EMUL_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define EMUL_TSAN 1
+#endif
+#endif
+#if !defined(EMUL_ASAN)
+#define EMUL_ASAN 0
+#endif
+#if !defined(EMUL_TSAN)
+#define EMUL_TSAN 0
+#endif
+
+/* The emulation itself is no part of the kernel that is searched for races. */
+#if EMUL_TSAN
+#define EMUL_UNSEEN __attribute__((no_sanitize("thread"), noinline))
+#else
+#define EMUL_UNSEEN
+#endif
+
+#if !defined(EMUL_UCONTEXT) && !defined(__x86_64__) && !defined(__aarch64__)
+#define EMUL_UCONTEXT 1
+#endif
+#if defined(EMUL_UCONTEXT)
+#include <ucontext.h>
+#endif
+
+struct emul_fiber {
+    emul_fiber *next; /* in the pool */
+#if defined(EMUL_UCONTEXT)
+    ucontext_t context;
+#else
+    void *sp;
+#endif
+    const void *stack; /* the lowest address */
+    size_t stack_bytes;
+    void *tsan, *fake; /* the sanitizers' */
+};
+
+/* A fiber that will begin with emul_fiber_main, from the pool. */
+emul_fiber *emul_fiber_take();
+/* Back to the pool: may be the one that runs, if it never runs again. */
+void emul_fiber_give(emul_fiber *fiber);
+/* Leave `from`, which runs, for `to`. `ends`: nothing comes back to `from`. */
+void emul_fiber_switch(emul_fiber *from, emul_fiber *to, bool ends);
+/* The host's thread that runs a grid; call before the first switch of it. */
+emul_fiber *emul_fiber_host();
+/* Given by the user of fibers. Never returns. */
+[[noreturn]] void emul_fiber_main();
+
+#endif
