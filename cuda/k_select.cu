@@ -207,7 +207,7 @@ static __device__ inline unsigned nominated_that_fit(topk_row *r, const nominee_
     return mask;
 }
 
-static __global__ void __launch_bounds__(ROW_THREADS)
+static __global__ void __launch_bounds__(ROW_THREADS, 6)
     topk_take(rf_k_tile tile, rf_k_bounds bounds, rf_k_exact exact, rf_k_topk topk)
 {
     const int lane = lane_of_thread();

@@ -278,6 +278,32 @@ static void test_ranks_of_one_host_find_each_other(void **state)
     rf_comm_destroy(host);
 }
 
+static int n_ended;
+
+static void end_companion(void *companion)
+{
+    n_ended += *(const int *)companion;
+}
+
+static void test_a_companion_lives_as_long_as_its_communicator(void **state)
+{
+    rf_comm *own = NULL;
+    int first = 1, second = 10;
+
+    (void)state;
+    n_ended = 0;
+    assert_int_equal(rf_comm_split(world, 0, &own), RF_OK);
+    assert_null(rf_comm_companion(own));
+    rf_comm_set_companion(own, &first, end_companion);
+    assert_ptr_equal(rf_comm_companion(own), &first);
+    assert_null(rf_comm_companion(world));
+    rf_comm_set_companion(own, &second, end_companion); /* the first has to go */
+    assert_int_equal(n_ended, 1);
+    assert_ptr_equal(rf_comm_companion(own), &second);
+    rf_comm_destroy(own);
+    assert_int_equal(n_ended, 11);
+}
+
 static void test_debug_builds_notice_arguments_that_differ(void **state)
 {
     (void)state;
@@ -329,6 +355,7 @@ int main(int argc, char **argv)
         IN_PIECES(test_integers_sum_and_have_a_maximum_exactly),
         cmocka_unit_test(test_a_split_keeps_order_and_talks_among_its_own),
         cmocka_unit_test(test_ranks_of_one_host_find_each_other),
+        cmocka_unit_test(test_a_companion_lives_as_long_as_its_communicator),
         cmocka_unit_test(test_debug_builds_notice_arguments_that_differ),
     };
     int64_t n_live = rf_alloc_live();

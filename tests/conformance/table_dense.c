@@ -31,11 +31,11 @@ typedef struct act_views {
 } act_views;
 SHADOW_ROW(activation, act_views, (rf_stream * s, rf_act act, const rf_view *x, const rf_view *y),
            ((T){.x = *x, .y = *y}), (c->device_stream, act, &a.x, &a.y), (s, act, x, y), IN(x),
-           OUT(y, SUMS))
+           OUT(y, CHAINS)) /* 1 + erf cancels */
 SHADOW_ROW(gated, act_views,
            (rf_stream * s, rf_act act, const rf_view *gate, const rf_view *x, const rf_view *y),
            ((T){.gate = *gate, .x = *x, .y = *y}), (c->device_stream, act, &a.gate, &a.x, &a.y),
-           (s, act, gate, x, y), IN(gate), IN(x), OUT(y, SUMS))
+           (s, act, gate, x, y), IN(gate), IN(x), OUT(y, CHAINS))
 SHADOW_ROW(activation_grad, act_views,
            (rf_stream * s, rf_act act, const rf_view *x, const rf_view *d_y, const rf_view *d_x),
            ((T){.x = *x, .y = *d_y, .d_x = *d_x}), (c->device_stream, act, &a.x, &a.y, &a.d_x),
