@@ -206,7 +206,7 @@ static double floor_of(const shadow_call *c, const shadow_array *a, int64_t n)
         const double norm = sum_row(a, want, want, n).norm;
         sum += norm * norm;
     }
-    return 0.1 * sqrt(sum / (double)rf_max_i64(1, n_rows));
+    return 0.01 * sqrt(sum / (double)rf_max_i64(1, n_rows));
 }
 
 /* Where the two differ most, for the message. */

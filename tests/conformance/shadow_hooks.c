@@ -32,15 +32,30 @@ static double norm_of(const rf_view *v)
     return sqrt(sum);
 }
 
-/* Rounding follows what is added, not what comes out: |row of a| |b|, rows taken together. TF32
- * keeps 10 bits of each operand, 2^-10 away at most where they are cut. */
+/* TF32 keeps 10 bits of each operand, 2^-10 away at most where they are cut. */
+static const double of_tf32 = 500.0;
+
+/* Operands of attention are fp32: bf16 is taken for TF32. */
+void shadow_allow_tf32(shadow_call *c)
+{
+    const rf_attention_args *args = c->args;
+    c->tol_scale = args->products == RF_PRODUCTS_F32 ? 1.0 : of_tf32;
+}
+
+void shadow_allow_tf32_grad(shadow_call *c)
+{
+    const rf_attention_grad_args *args = c->args;
+    c->tol_scale = args->products == RF_PRODUCTS_F32 ? 1.0 : of_tf32;
+}
+
+/* Rounding follows what is added, not what comes out: |row of a| |b|, rows taken together. */
 void shadow_measure_products(shadow_call *c)
 {
     const rf_matmul_args *args = c->args;
     const int64_t m = args->c.shape[0];
     c->floor = fabs((double)args->alpha) * norm_of(&args->a) * norm_of(&args->b) /
                sqrt((double)rf_max_i64(1, m));
-    c->tol_scale = args->products == RF_PRODUCTS_TF32 ? 500.0 : 1.0;
+    c->tol_scale = args->products == RF_PRODUCTS_TF32 ? of_tf32 : 1.0;
 }
 
 /* ---- encode -------------------------------------------------------------------------------- */

@@ -154,7 +154,7 @@ typedef struct shadow_call {
     rf_latent_index indices[RF_MAX_LISTS];
     size_t n_bytes;   /* of the images */
     double tol_scale; /* tolerances are multiplied by it */
-    double floor;     /* of the norm of a row; < 0: a tenth of the rows' root mean square */
+    double floor;     /* of the norm of a row; < 0: 1 % of the rows' root mean square */
     void *args;       /* the device's, of the table's type */
     void (*check)(struct shadow_call *c); /* of what is SPACE, or NULL */
     bool has_failed, has_other_bits;
@@ -357,6 +357,8 @@ void shadow_fill_rows(rf_backend_ops *ops);
 void shadow_collect_encode(shadow_call *c);
 void shadow_allow_bends(shadow_call *c);
 void shadow_measure_products(shadow_call *c);
+void shadow_allow_tf32(shadow_call *c);
+void shadow_allow_tf32_grad(shadow_call *c);
 void shadow_collect_gather(shadow_call *c);
 void shadow_collect_exchange(shadow_call *c);
 void shadow_collect_sum_f32(shadow_call *c);

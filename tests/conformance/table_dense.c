@@ -11,9 +11,11 @@ SHADOW_STRUCT(matmul, rf_matmul_args, IN(a), IN(b), IN(bias), OUT(c, SUMS),
 SHADOW_STRUCT(layer_norm, rf_layer_norm_args, IN(x), IN(weight), IN(bias), IN(divisor),
               OUT(y, CHAINS), OUT(scale, SUMS))
 SHADOW_STRUCT(attention, rf_attention_args, IN(q), IN(k), IN(v), IN(bias), OUT(z, CHAINS),
-              OUT(pattern, CHAINS))
-SHADOW_STRUCT(attention_scores, rf_attention_args, IN(q), IN(k), IN(bias), OUT(pattern, CHAINS))
-SHADOW_STRUCT(attention_mix, rf_attention_args, IN(pattern), IN(v), OUT(z, CHAINS))
+              OUT(pattern, CHAINS), HOOK(shadow_allow_tf32))
+SHADOW_STRUCT(attention_scores, rf_attention_args, IN(q), IN(k), IN(bias), OUT(pattern, CHAINS),
+              HOOK(shadow_allow_tf32))
+SHADOW_STRUCT(attention_mix, rf_attention_args, IN(pattern), IN(v), OUT(z, CHAINS),
+              HOOK(shadow_allow_tf32))
 SHADOW_STRUCT(add, rf_add_args, IN(x), IN(r), IN(scale), OUT(y, EXACT))
 SHADOW_STRUCT(patch_rows, rf_patch_rows_args, IN(images), OUT(rows, EXACT))
 SHADOW_STRUCT(embed_tokens, rf_embed_tokens_args, IN(patches), IN(position), IN(prefix),
@@ -80,10 +82,10 @@ SHADOW_STRUCT(layer_norm_grad, rf_layer_norm_grad_args, IN(x), IN(weight), IN(sc
 SHADOW_STRUCT(layer_norm_scale_grad, rf_layer_norm_grad_args, IN(x), IN(scale), IN(d_scale),
               OUT(d_x, CHAINS))
 SHADOW_STRUCT(attention_mix_grad, rf_attention_grad_args, IN(v), IN(pattern), IN(d_z),
-              OUT(d_pattern, CHAINS), OUT(d_v, CHAINS))
+              OUT(d_pattern, CHAINS), OUT(d_v, CHAINS), HOOK(shadow_allow_tf32_grad))
 SHADOW_STRUCT(attention_softmax_grad, rf_attention_grad_args, IN(pattern), OUT(d_pattern, CHAINS))
 SHADOW_STRUCT(attention_scores_grad, rf_attention_grad_args, IN(q), IN(k), IN(d_pattern),
-              OUT(d_q, CHAINS), OUT(d_k, CHAINS), OUT(d_bias, CHAINS))
+              OUT(d_q, CHAINS), OUT(d_k, CHAINS), OUT(d_bias, CHAINS), HOOK(shadow_allow_tf32_grad))
 SHADOW_STRUCT(gated_grad, rf_gated_grad_args, IN(gate), IN(x), IN(d_y), OUT(d_gate, CHAINS),
               OUT(d_x, CHAINS))
 SHADOW_STRUCT(patch_rows_grad, rf_patch_rows_args, IN(rows), OUT(images, SUMS))

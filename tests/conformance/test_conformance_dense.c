@@ -209,7 +209,7 @@ static rf_view bias_of(const heads *h, bool is_shared)
     return bias;
 }
 
-static void attend(const heads *h)
+static void attend(const heads *h, rf_products products)
 {
     float *qkv = floats(h->n_pictures * h->n_keys * 3 * h->n_heads * h->width);
     float *d_qkv = floats(h->n_pictures * h->n_keys * 3 * h->n_heads * h->width);
@@ -217,7 +217,8 @@ static void attend(const heads *h)
                               .k = interleaved(qkv, h->n_keys, h, 1),
                               .v = interleaved(qkv, h->n_keys, h, 2),
                               .z = four(h->n_pictures, h->n_queries, h->n_heads, h->width),
-                              .scale = 0.3f};
+                              .scale = 0.3f,
+                              .products = products};
     OK(rf_attention(s, &args));
     args.bias = bias_of(h, false);
     args.pattern = four(h->n_pictures, h->n_heads, h->n_queries, h->n_keys);
@@ -237,7 +238,8 @@ static void attend(const heads *h)
                                    .d_q = four(h->n_pictures, h->n_queries, h->n_heads, h->width),
                                    .d_k = interleaved(d_qkv, h->n_keys, h, 1),
                                    .d_v = interleaved(d_qkv, h->n_keys, h, 2),
-                                   .scale = 0.3f};
+                                   .scale = 0.3f,
+                                   .products = products};
     OK(rf_attention_mix_grad(s, &grad));
     OK(rf_attention_softmax_grad(s, &grad));
     OK(rf_attention_scores_grad(s, &grad));
@@ -261,7 +263,8 @@ static void attention_and_its_gradients(void **state)
                                 {1, 197, 197, 2, 64}, {3, 1, 31, 2, 80}, {2, 7, 1025, 1, 4},
                                 {1, 3, 3, 1, 257},    {0, 3, 3, 2, 4}};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        attend(&all[i]);
+        attend(&all[i], RF_PRODUCTS_F32);
+        attend(&all[i], RF_PRODUCTS_TF32);
         forget(NULL);
     }
 }
