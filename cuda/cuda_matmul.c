@@ -65,7 +65,7 @@ static rf_status lt_init(const product *p, lt_product *lt)
     const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     const cudaDataType type = p->products == RF_PRODUCTS_BF16 ? CUDA_R_16BF : CUDA_R_32F;
 
-    *lt = (lt_product){NULL};
+    *lt = (lt_product){.desc = NULL};
     LT_TRY(cublasLtMatmulDescCreate(&lt->desc,
                                     p->products == RF_PRODUCTS_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32
                                                                     : CUBLAS_COMPUTE_32F,
@@ -171,7 +171,7 @@ static rf_status multiply_with_bias(rf_cuda_stream *s, const product *p, bool *i
 {
     rf_status status = RF_OK;
     const rf_cuda_plan *plan = NULL;
-    lt_product lt = {NULL};
+    lt_product lt = {.desc = NULL};
 
     *is_done = false;
     RF_TRY(lt_init(p, &lt));

@@ -77,7 +77,7 @@ static rf_status open_backend(rf_training *t)
     int n_threads = 1;
 
     RF_TRY(rf_cast_int(t->n_threads, "train.threads", &n_threads));
-    RF_TRY(rf_backend_create(t->settings->train.device, t->comm, n_threads, &t->be));
+    RF_TRY(rf_backend_create((rf_device)t->settings->train.device, t->comm, n_threads, &t->be));
     RF_TRY(rf_stream_create(t->be, &t->stream));
 fail:
     return status;

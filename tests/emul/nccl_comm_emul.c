@@ -295,6 +295,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state)
     advance(comm);
     if (comm->state == EMUL_FINAL && comm->n_queued > 0) {
         (void)cudaStreamQuery(comm->last_stream); /* a device needs no asking */
+        (void)cudaGetLastError();
     }
     *state = result_of(comm);
     if (comm->state == EMUL_READY && comm->n_busy > 0) {
@@ -348,6 +349,7 @@ ncclResult_t ncclCommFinalize(ncclComm_t comm)
     comm->state = EMUL_FINAL;
     while (comm->is_blocking && comm->n_queued > 0) {
         (void)cudaStreamQuery(comm->last_stream);
+        (void)cudaGetLastError();
     }
     return result_of(comm);
 }

@@ -286,6 +286,7 @@ static void exchanges_of_one_communicator_follow_each_other(void **state)
     for (int i = 0; i < 100 && waits; i++) { /* each lets the device go on a little */
         waits = cudaStreamQuery(rf_cuda_stream_of(other)) == cudaErrorNotReady;
     }
+    (void)cudaGetLastError(); /* that it is not ready */
     const bool is_closed = rf_now() < end; /* through host memory the calls wait themselves */
     check(rf_stream_synchronise(other));
     check(rf_stream_synchronise(s));
