@@ -58,6 +58,7 @@ static __global__ void mask(int bug, const float *x, float *out)
 
         out[t] = x[t] + __shfl_xor_sync(lanes, __shfl_xor_sync(lanes, x[t], 1), 1);
     }
+    __syncthreads();
 }
 
 static __global__ void exited(int bug, const float *x, float *out)
@@ -142,15 +143,19 @@ static __global__ void blocks(int bug, const float *x, float *out)
     }
 }
 
+static __device__ __attribute__((noinline)) float from_far(const float *x)
+{
+    volatile float keep[50000];
+
+    for (int i = 0; i < 50000; i++) {
+        keep[i] = x[threadIdx.x];
+    }
+    return keep[threadIdx.x];
+}
+
 static __global__ void stack(int bug, const float *x, float *out)
 {
-    volatile float keep[1 << 18];
-    int n = bug != 0 ? 1 << 18 : 8;
-
-    for (int i = 0; i < n; i++) {
-        ((volatile float *)keep)[i % (1 << 18)] = x[threadIdx.x];
-    }
-    out[threadIdx.x] = 2.0f * keep[threadIdx.x % 8];
+    out[threadIdx.x] = 2.0f * (bug != 0 ? from_far(x) : x[threadIdx.x]);
 }
 
 static __global__ void statics(int bug, const float *x, float *out)
@@ -166,7 +171,7 @@ static __global__ void statics(int bug, const float *x, float *out)
 extern "C" {
 void emul_b_barrier(cudaStream_t stream, int bug, const float *x, float *out)
 {
-    GPU_LAUNCH(barrier, 2, 256, 0, stream, bug, x, out);
+    GPU_LAUNCH(barrier, 1, 256, 0, stream, bug, x, out);
 }
 void emul_b_divergent(cudaStream_t stream, int bug, const float *x, float *out)
 {

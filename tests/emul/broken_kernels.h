@@ -27,7 +27,7 @@ void emul_b_shared_read(cudaStream_t stream, int bug, const float *x, float *out
 void emul_b_unset(cudaStream_t stream, int bug, const float *x, float *out);
 /* All blocks add to out[0..255]: with integer atomics, or not. */
 void emul_b_blocks(cudaStream_t stream, int bug, const float *x, float *out);
-/* Needs a stack of a megabyte. */
+/* Needs 200 kB of stack. */
 void emul_b_stack(cudaStream_t stream, int bug, const float *x, float *out);
 /* 48 KiB of static and 16 of dynamic shared memory. */
 void emul_b_static(cudaStream_t stream, int bug, const float *x, float *out);

@@ -5,9 +5,7 @@
 #include "emul.h"
 
 #include <stdint.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #if EMUL_ASAN
 #include <sanitizer/asan_interface.h>
@@ -27,7 +25,7 @@ const size_t STACK_STAGGER = 5 * 64;
 const int POOL_AT_LEAST = EMUL_TSAN ? 2048 : 0;
 
 emul_fiber *first_free, *last_free;
-int n_fibers;
+unsigned n_fibers;
 emul_fiber host;
 emul_fiber *left; /* whose stack the last switch came from */
 } // namespace
@@ -122,15 +120,15 @@ EMUL_UNSEEN static void begin()
 
 EMUL_UNSEEN static emul_fiber *create()
 {
-    const size_t page = size_t(sysconf(_SC_PAGESIZE)), n_bytes = STACK_BYTES + page;
+    const size_t page = 4096, n_bytes = STACK_BYTES + EMUL_GUARD_BYTES;
     char *p = static_cast<char *>(
         mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     emul_fiber *fiber = new emul_fiber();
 
-    if (p == MAP_FAILED || mprotect(p, page, PROT_NONE) != 0) {
+    if (p == MAP_FAILED || mprotect(p, EMUL_GUARD_BYTES, PROT_NONE) != 0) {
         emul_die("no memory for the stack of a kernel's thread");
     }
-    fiber->stack = p + page;
+    fiber->stack = p + EMUL_GUARD_BYTES;
     fiber->stack_bytes = STACK_BYTES - size_t(n_fibers) * STACK_STAGGER % page;
 #if EMUL_TSAN
     fiber->tsan = __tsan_create_fiber(0);
@@ -188,14 +186,22 @@ EMUL_UNSEEN void emul_fiber_give(emul_fiber *fiber)
 #endif
 }
 
-EMUL_UNSEEN emul_fiber *emul_fiber_host()
+EMUL_UNSEEN emul_fiber *emul_fiber_host(unsigned n_threads)
 {
 #if EMUL_TSAN
+    /* New stacks come from here: made by a fiber, they would look as if they were shared with it. */
     host.tsan = __tsan_get_current_fiber();
-#endif
-    while (n_fibers < POOL_AT_LEAST) {
-        emul_fiber_give(create());
+    for (unsigned i = 0; i < n_threads && n_fibers < POOL_AT_MOST; i++) {
+        emul_fiber *fiber = create();
+
+        fiber->next = first_free;
+        first_free = fiber;
+        last_free = fiber->next == nullptr ? fiber : last_free;
     }
+#else
+    (void)n_threads;
+    (void)POOL_AT_MOST;
+#endif
     return &host;
 }
 

@@ -51,14 +51,17 @@ struct emul_fiber {
     void *tsan, *fake; /* the sanitizers' */
 };
 
+/* Below every stack, untouchable: more than the locals of a kernel that should not have so many. */
+const size_t EMUL_GUARD_BYTES = size_t(256) << 10;
+
 /* A fiber that will begin with emul_fiber_main, from the pool. */
 emul_fiber *emul_fiber_take();
 /* Back to the pool: may be the one that runs, if it never runs again. */
 void emul_fiber_give(emul_fiber *fiber);
 /* Leave `from`, which runs, for `to`. `ends`: nothing comes back to `from`. */
 void emul_fiber_switch(emul_fiber *from, emul_fiber *to, bool ends);
-/* The host's thread that runs a grid; call before the first switch of it. */
-emul_fiber *emul_fiber_host();
+/* The host's thread, which is about to run a block of `n_threads`. */
+emul_fiber *emul_fiber_host(unsigned n_threads);
 /* Given by the user of fibers. Never returns. */
 [[noreturn]] void emul_fiber_main();
 

@@ -75,6 +75,7 @@ struct {
     const emul_grid *grid; /* NULL: none runs */
     schedule order;
     uint64_t random;
+    unsigned change_below; /* random: how likely the turn goes to another warp, of 2^32 */
     unsigned n_threads, n_warps;
     /* the block */
     unsigned n_live, n_at_barrier, n_barriers;
@@ -117,7 +118,7 @@ bool emul_is_stack_guard(const void *p)
     const char *stack = static_cast<const char *>(now.current->fiber->stack);
 
     return static_cast<const char *>(p) < stack &&
-           static_cast<const char *>(p) >= stack - sysconf(_SC_PAGESIZE);
+           static_cast<const char *>(p) >= stack - EMUL_GUARD_BYTES;
 }
 
 /* Stops, with what each thread of the block is doing. */
@@ -238,7 +239,7 @@ EMUL_UNSEEN static thread *next_thread()
         open_barrier();
     }
     if ((now.warps_ready >> now.current_warp & 1u) == 0 ||
-        (now.order == RANDOM && next_random() % 4 == 0)) {
+        (now.order == RANDOM && next_random() < now.change_below)) {
         now.current_warp = pick_bit(now.warps_ready, now.current_warp);
     }
     warp *w = &now.warps[now.current_warp];
@@ -603,6 +604,7 @@ EMUL_UNSEEN static void begin_block()
     now.current_warp = now.order == REVERSE ? 0 : MOST_WARPS - 1;
     now.warps_ready = now.n_warps == 32 ? ~0u : (1u << now.n_warps) - 1u;
     now.warps_later = 0;
+    now.change_below = now.order == RANDOM ? (1u << 30) >> next_random() % 4 * 8 : 0;
     for (unsigned w = 0; w < now.n_warps; w++) {
         unsigned n_lanes = now.n_threads - w * 32;
 
@@ -623,6 +625,7 @@ EMUL_UNSEEN static void begin_block()
 EMUL_UNSEEN static void run_block()
 {
     begin_block();
+    now.host = emul_fiber_host(now.n_threads);
     go_on_with(now.host, next_thread(), false);
     now.current = nullptr;
     end_shared();
@@ -680,7 +683,6 @@ EMUL_UNSEEN static void begin_grid(const emul_grid *grid)
     }
     now.arena_used = 0;
     now.grid = grid;
-    now.host = emul_fiber_host();
     emul_now.grid_dim = grid->grid;
     emul_now.block_dim = grid->block;
     number_threads(grid->block);

@@ -272,7 +272,11 @@ template <class T> static inline void emul_check_arg(const char *kernel, int i, 
         emul_check_pointer(kernel, i, reinterpret_cast<const void *>(arg));
     } else if constexpr (std::is_class<T>::value) {
         static_assert(std::is_trivially_copyable<T>::value, "arguments of kernels are plain data");
-        emul_check_struct(kernel, i, &arg, sizeof arg);
+#if defined(__GNUC__) && !defined(__clang__)
+        std::remove_const_t<T> plain = arg;
+        __builtin_clear_padding(&plain); /* what was there before may look like an address */
+        emul_check_struct(kernel, i, &plain, sizeof plain);
+#endif
     }
 }
 
