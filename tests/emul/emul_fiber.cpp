@@ -20,9 +20,8 @@ namespace
 const size_t STACK_BYTES = size_t(EMUL_ASAN || EMUL_TSAN ? 256 : 64) << 10;
 /* Tops of stacks that are all a multiple of a page apart would share a few lines of the cache. */
 const size_t STACK_STAGGER = 5 * 64;
-/* The race checker takes what ran on one fiber for ordered: many fibers before one is used again.
- */
-const int POOL_AT_LEAST = EMUL_TSAN ? 2048 : 0;
+/* The race checker takes what ran on one fiber for ordered: so many before one is used again. */
+const unsigned POOL_AT_MOST = EMUL_TSAN ? 2048 : 0;
 
 emul_fiber *first_free, *last_free;
 unsigned n_fibers;
@@ -189,7 +188,7 @@ EMUL_UNSEEN void emul_fiber_give(emul_fiber *fiber)
 EMUL_UNSEEN emul_fiber *emul_fiber_host(unsigned n_threads)
 {
 #if EMUL_TSAN
-    /* New stacks come from here: made by a fiber, they would look as if they were shared with it. */
+    /* Stacks are made here: one that a fiber made would look as if they shared it. */
     host.tsan = __tsan_get_current_fiber();
     for (unsigned i = 0; i < n_threads && n_fibers < POOL_AT_MOST; i++) {
         emul_fiber *fiber = create();
