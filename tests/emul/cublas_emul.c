@@ -13,10 +13,10 @@ struct cublasContext {
     cublasMath_t math;
 };
 
-/* A panel of 16 rows of a, one of 4 columns of b; BLOCK terms and rows at a time stay in cache. */
-enum { ROWS = 16, COLS = 4, GROUP = 8, BLOCK_TERMS = 512, BLOCK_ROWS = 128 };
+/* A panel of 8 rows of a, one of 4 columns of b; BLOCK terms and rows at a time stay in cache. */
+enum { ROWS = 8, COLS = 4, GROUP = 8, BLOCK_TERMS = 512, BLOCK_ROWS = 128 };
 
-typedef float lanes __attribute__((vector_size(32)));
+typedef float lanes __attribute__((vector_size(16))); /* sums of a panel fit any registers */
 
 /* ---- operands ---------------------------------------------------------------------------- */
 

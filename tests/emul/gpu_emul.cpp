@@ -122,7 +122,7 @@ bool emul_is_stack_guard(const void *p)
 }
 
 /* Stops, with what each thread of the block is doing. */
-EMUL_UNSEEN [[noreturn]] static void stop(const char *what)
+[[noreturn]] EMUL_UNSEEN static void stop(const char *what)
 {
     static const char *const states[] = {"not begun", "running", "at __syncthreads",
                                          "at a warp operation", "exited"};

@@ -286,7 +286,7 @@ static void exchanges_of_one_communicator_follow_each_other(void **state)
     for (int i = 0; i < 100 && waits; i++) { /* each lets the device go on a little */
         waits = cudaStreamQuery(rf_cuda_stream_of(other)) == cudaErrorNotReady;
     }
-    (void)cudaGetLastError(); /* that it is not ready */
+    (void)cudaGetLastError();              /* that it is not ready */
     const bool is_closed = rf_now() < end; /* through host memory the calls wait themselves */
     check(rf_stream_synchronise(other));
     check(rf_stream_synchronise(s));
@@ -344,19 +344,20 @@ static void end_frail(void)
     check(rf_comm_barrier(world));
 }
 
-/* Two sums; `failure` is asked for on rank `where` alone. */
-static rf_status sum_twice(const char *failure, int where, double *seconds)
+/* A sum, which is two operations and takes something of every rank; `failure` is asked for on rank
+ * `where` alone. */
+static rf_status sum_with(const char *failure, int where, double *seconds)
 {
     rf_status status = RF_OK;
-    float x[100] = {1.0f};
+    enum { N = 8 * RF_RANKS_TILE };
+    float x[N] = {1.0f};
     float *data = device_of(x, sizeof x);
     const double start = rf_now();
 
     if (rank == where) {
         setenv("REFRACT_EMUL_FAIL", failure, 1);
     }
-    RF_TRY(rf_all_sum_f32(s, frail, data, 100));
-    RF_TRY(rf_all_sum_f32(s, frail, data, 100));
+    RF_TRY(rf_all_sum_f32(s, frail, data, N));
     RF_TRY(rf_stream_synchronise(s));
 fail:
     *seconds = rf_now() - start;
@@ -373,7 +374,7 @@ static void check_failure(const char *failure, int where, const char *words, dou
     int64_t one = 1;
     begin_frail("0.5");
     check(rf_comm_barrier(world));
-    const rf_status status = sum_twice(failure, where, &seconds);
+    const rf_status status = sum_with(failure, where, &seconds);
     snprintf(text, sizeof text, "%s", rf_error_text());
     assert_int_equal(status, RF_ERR_COMM);
     if (rank == where && strstr(text, words) == NULL) {
@@ -402,7 +403,7 @@ static void an_asynchronous_error_is_told(void **state)
 {
     (void)state;
     if (size > 1) {
-        check_failure("nccl_async:3", size - 1, "network error: socket of a peer was closed", 0.0);
+        check_failure("nccl_async:2", size - 1, "network error: socket of a peer was closed", 0.0);
         check_failure("nccl_async:1", 0, "network error", 0.0);
     }
 }
@@ -422,7 +423,7 @@ static void check_no_start(const char *failure, int where, rf_status expected, c
 {
     double seconds = 0.0;
     begin_frail("0.5");
-    assert_int_equal(sum_twice(failure, where, &seconds), expected);
+    assert_int_equal(sum_with(failure, where, &seconds), expected);
     if (strstr(rf_error_text(), words) == NULL) {
         fail_msg("'%s' does not say '%s'", rf_error_text(), words);
     }
