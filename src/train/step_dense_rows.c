@@ -140,29 +140,30 @@ fail:
 /* ---- backward
  * ------------------------------------------------------------------------------------ */
 
-/* c += a^T b. */
-static rf_status add_product(rf_stream *s, const rf_view *a, const rf_view *b, const rf_view *c)
+/* c += a^T b; the first micro-batch finds nothing in c. */
+static rf_status add_product(const rf_dense_pass *d, const micro_batch *mb, const rf_view *a,
+                             const rf_view *b, const rf_view *c)
 {
-    return rf_matmul(
-        s, &(rf_matmul_args){
-               .a = *a, .b = *b, .c = *c, .trans_a = RF_TRANS, .alpha = 1.0f, .beta = 1.0f});
+    return rf_matmul(d->job->step->s, &(rf_matmul_args){.a = *a,
+                                                        .b = *b,
+                                                        .c = *c,
+                                                        .trans_a = RF_TRANS,
+                                                        .alpha = 1.0f,
+                                                        .beta = mb->first > 0 ? 1.0f : 0.0f});
 }
 
-/* The maps after the values: W_dec and the skip. */
-static rf_status backward_out(const rf_dense_pass *d, const micro_batch *mb)
+/* The map from values, of latents i .. i + n - 1. */
+static rf_status backward_w_dec(const rf_dense_pass *d, const micro_batch *mb, int64_t i, int64_t n)
 {
-    rf_status status = RF_OK;
-    const rf_step_job *job = d->job;
-    rf_stream *s = job->step->s;
-    rf_view d_w_dec = rf_step_gradient(job, RF_CODER_W_DEC);
-    rf_view d_w_skip = rf_step_gradient(job, RF_CODER_W_SKIP);
-    RF_TRY(add_product(s, &mb->z, &mb->g, &d_w_dec));
-    if (d_w_skip.data != NULL) {
-        RF_TRY(add_product(s, &mb->g, &mb->seen, &d_w_skip));
-    }
-    rf_step_lap(job->step, RF_PART_BY_LATENT);
-fail:
-    return status;
+    rf_view z = columns(mb->z, i, n);
+    rf_view d_w_dec = rf_view_rows(rf_step_gradient(d->job, RF_CODER_W_DEC), i, n);
+    return add_product(d, mb, &z, &mb->g, &d_w_dec);
+}
+
+static rf_status backward_skip(const rf_dense_pass *d, const micro_batch *mb)
+{
+    rf_view d_w_skip = rf_step_gradient(d->job, RF_CODER_W_SKIP);
+    return d_w_skip.data == NULL ? RF_OK : add_product(d, mb, &mb->g, &mb->seen, &d_w_skip);
 }
 
 /* The gate's reconstruction, from relu(h), which takes the place of the values. The decoder is
@@ -266,13 +267,16 @@ static rf_status backward_tile(const rf_dense_pass *d, const micro_batch *mb, in
     if (d->is_by_norm) {
         RF_TRY(add_penalty_sums(d, mb, &t));
     }
+    if (!d->is_gated) {
+        RF_TRY(backward_w_dec(d, mb, i, t.n));
+    }
     RF_TRY(d_values(d, &t, &mb->g, &t.d_z));
     if (d->is_gated) {
         RF_TRY(d_values(d, &t, &mb->g_gate, &t.d_gate));
     }
     RF_TRY(through_act(d, mb, &t));
     rf_step_lap(step, RF_PART_D_VALUE);
-    RF_TRY(add_product(step->s, &t.d_z, &mb->seen, &d_w_enc));
+    RF_TRY(add_product(d, mb, &t.d_z, &mb->seen, &d_w_enc));
     RF_TRY(rf_row_sum(
         step->s, &(rf_row_sum_args){
                      .x = t.d_z, .out = rf_view_rows(d_h, i, t.n), .alpha = 1.0f, .beta = 1.0f}));
@@ -288,8 +292,9 @@ static rf_status forward_and_backward(const rf_dense_pass *d, const micro_batch 
     RF_TRY(encode(d, mb));
     RF_TRY(values(d, mb, &job->act));
     RF_TRY(reconstruct(d, mb, &mb->g, job->step->local.loss));
-    RF_TRY(backward_out(d, mb));
+    RF_TRY(backward_skip(d, mb));
     if (d->is_gated) {
+        RF_TRY(backward_w_dec(d, mb, 0, job->n_latents));
         RF_TRY(gate_forward(d, mb));
     }
     for (int64_t i = 0; i < job->n_latents; i += STEP_DENSE_TILE) {
@@ -302,6 +307,7 @@ fail:
 /* ---- the rows of this rank
  * ----------------------------------------------------------------------- */
 
+/* What is added to; matrices only where no product comes to fill them. */
 static rf_status clear(const rf_dense_pass *d)
 {
     rf_status status = RF_OK;
@@ -313,7 +319,7 @@ static rf_status clear(const rf_dense_pass *d)
     RF_TRY(rf_fill_bytes(step->s, step->by_latent2, 0, sizeof(float) * n));
     for (int i = 0; i < RF_CODER_ARCHETYPES; i++) {
         rf_view g = rf_step_gradient(job, i);
-        if (g.data != NULL) {
+        if (g.data != NULL && (g.n_dims == 1 || job->n_local == 0)) {
             RF_TRY(rf_fill_bytes(step->s, g.data, 0, sizeof(float) * (size_t)rf_view_n_elems(&g)));
         }
     }

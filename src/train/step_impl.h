@@ -13,7 +13,7 @@
 #include "refract/train.h"
 
 enum {
-    STEP_MICRO_BATCH = 512, /* tokens of the dense path at once; twice where one matrix will do */
+    STEP_MICRO_BATCH = 1024, /* tokens of the dense path at once; twice where one matrix will do */
     STEP_DENSE_TILE = 1024, /* latents of its backward at once */
 };
 
