@@ -1,9 +1,11 @@
-/* Pictures a second through vision transformers with random weights, fp32 and bf16, beside the same
- * matrix products done bare in oneDNN on the same threads in the same run, attention's among them:
- * each on its own, whole, without biases, activations, norms or softmax. */
+/* Pictures a second through vision transformers with random weights, fp32 and bf16 (on a GPU TF32
+ * too), beside the same matrix products done bare in the same run, attention's among them: each on
+ * its own, whole, without biases, activations, norms or softmax; by oneDNN on the same threads, or
+ * by the GPU's library. */
+#include "forward_bare.h"
+#include "forward_model.h"
 #include "refract/vit.h"
 
-#include <dnnl.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
@@ -11,331 +13,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SIDE = 224, CHANNELS = 3, MAX_TENSORS = 512, MAX_REPEATS = 200, MAX_SEEN = 8 };
+enum { MAX_REPEATS = 200, MAX_SEEN = 8 };
 enum { ERROR_PICTURES = 2 };
 
-/* ---- models --------------------------------------------------------------------------------- */
-
-typedef struct model {
-    const char *name, *family;
-    int64_t patch, d, layers, heads, batch;
-} model;
-
-static const model models[] = {{"clip-b32", "clip", 32, 768, 12, 12, 64},
-                               {"clip-b16", "clip", 16, 768, 12, 12, 16},
-                               {"clip-l14", "clip", 14, 1024, 24, 16, 8},
-                               {"dinov2-s14", "dinov2", 14, 384, 12, 6, 16}};
-enum { N_MODELS = sizeof models / sizeof *models };
-
-static int64_t n_patches(const model *m)
-{
-    return (SIDE / m->patch) * (SIDE / m->patch);
-}
-
-static int64_t n_tokens(const model *m)
-{
-    return n_patches(m) + 1;
-}
-
-typedef enum weight_kind {
-    ONE_TOKEN, /* [1, 1, D] */
-    VECTOR,    /* [D] */
-    POSITIONS, /* [T, D] */
-    POSITIONS_3D,
-    PATCH,      /* .weight [D, C, P, P] */
-    PATCH_BIAS, /* and .bias [D] */
-    NORM,       /* .weight [D] of ones, .bias [D] */
-    ONES,       /* [D] */
-    SQUARE,     /* .weight [D, D], .bias */
-    FC1,
-    FC2,
-} weight_kind;
-
-typedef struct weight_name {
-    const char *family, *name; /* with %d: once a layer */
-    weight_kind kind;
-} weight_name;
-
-static const weight_name weight_names[] = {
-    {"clip", "vision_model.embeddings.class_embedding", VECTOR},
-    {"clip", "vision_model.embeddings.patch_embedding", PATCH},
-    {"clip", "vision_model.embeddings.position_embedding.weight", POSITIONS},
-    {"clip", "vision_model.pre_layrnorm", NORM},
-    {"clip", "vision_model.encoder.layers.%d.layer_norm1", NORM},
-    {"clip", "vision_model.encoder.layers.%d.self_attn.q_proj", SQUARE},
-    {"clip", "vision_model.encoder.layers.%d.self_attn.k_proj", SQUARE},
-    {"clip", "vision_model.encoder.layers.%d.self_attn.v_proj", SQUARE},
-    {"clip", "vision_model.encoder.layers.%d.self_attn.out_proj", SQUARE},
-    {"clip", "vision_model.encoder.layers.%d.layer_norm2", NORM},
-    {"clip", "vision_model.encoder.layers.%d.mlp.fc1", FC1},
-    {"clip", "vision_model.encoder.layers.%d.mlp.fc2", FC2},
-    {"clip", "vision_model.post_layernorm", NORM},
-    {"dinov2", "embeddings.cls_token", ONE_TOKEN},
-    {"dinov2", "embeddings.patch_embeddings.projection", PATCH_BIAS},
-    {"dinov2", "embeddings.position_embeddings", POSITIONS_3D},
-    {"dinov2", "encoder.layer.%d.norm1", NORM},
-    {"dinov2", "encoder.layer.%d.attention.attention.query", SQUARE},
-    {"dinov2", "encoder.layer.%d.attention.attention.key", SQUARE},
-    {"dinov2", "encoder.layer.%d.attention.attention.value", SQUARE},
-    {"dinov2", "encoder.layer.%d.attention.output.dense", SQUARE},
-    {"dinov2", "encoder.layer.%d.layer_scale1.lambda1", ONES},
-    {"dinov2", "encoder.layer.%d.norm2", NORM},
-    {"dinov2", "encoder.layer.%d.mlp.fc1", FC1},
-    {"dinov2", "encoder.layer.%d.mlp.fc2", FC2},
-    {"dinov2", "encoder.layer.%d.layer_scale2.lambda1", ONES},
-    {"dinov2", "layernorm", NORM}};
-
-/* A model's tensors. All of them borrow from two pools: how fast a product is does not depend on
- * its numbers. */
-typedef struct weight_set {
-    rf_named_tensor tensors[MAX_TENSORS];
-    char names[MAX_TENSORS][RF_NAME_LEN];
-    int64_t n;
-    float *random, *ones;
-} weight_set;
-
-static rf_status add_tensor(weight_set *w, const char *name, int layer, const char *suffix,
-                            const float *pool, int n_dims, const int64_t *shape)
-{
-    rf_status status = RF_OK;
-    char stem[RF_NAME_LEN];
-    RF_REQUIRE(w->n < MAX_TENSORS, "more than %d tensors", MAX_TENSORS);
-    rf_named_tensor *t = &w->tensors[w->n];
-    const char *at = strstr(name, "%d");
-    if (at == NULL) {
-        RF_TRY(rf_format(stem, sizeof stem, "%s", name));
-    } else {
-        RF_TRY(rf_format(stem, sizeof stem, "%.*s%d%s", (int)(at - name), name, layer, at + 2));
-    }
-    RF_TRY(rf_format(w->names[w->n], RF_NAME_LEN, "%s%s", stem, suffix));
-    *t = (rf_named_tensor){.name = w->names[w->n],
-                           .dtype = RF_FILE_F32,
-                           .n_dims = n_dims,
-                           .n_elems = 1,
-                           .bytes = (const unsigned char *)pool};
-    for (int i = 0; i < n_dims; i++) {
-        t->shape[i] = shape[i];
-        t->n_elems *= shape[i];
-    }
-    t->n_bytes = 4 * t->n_elems;
-    w->n++;
-fail:
-    return status;
-}
-
-static rf_status add_weight(weight_set *w, const model *m, const weight_name *name, int layer)
-{
-    rf_status status = RF_OK;
-    const int64_t d = m->d, t = n_tokens(m), p = m->patch;
-    const struct {
-        int n_dims;
-        int64_t shape[4], n_bias;
-        const char *suffix;
-    } forms[] = {[ONE_TOKEN] = {3, {1, 1, d}, 0, ""},
-                 [VECTOR] = {1, {d}, 0, ""},
-                 [POSITIONS] = {2, {t, d}, 0, ""},
-                 [POSITIONS_3D] = {3, {1, t, d}, 0, ""},
-                 [ONES] = {1, {d}, 0, ""},
-                 [PATCH] = {4, {d, CHANNELS, p, p}, 0, ".weight"},
-                 [PATCH_BIAS] = {4, {d, CHANNELS, p, p}, d, ".weight"},
-                 [NORM] = {1, {d}, d, ".weight"},
-                 [SQUARE] = {2, {d, d}, d, ".weight"},
-                 [FC1] = {2, {4 * d, d}, 4 * d, ".weight"},
-                 [FC2] = {2, {d, 4 * d}, d, ".weight"}};
-    const weight_kind kind = name->kind;
-    const float *pool = kind == NORM || kind == ONES ? w->ones : w->random;
-    RF_TRY(add_tensor(w, name->name, layer, forms[kind].suffix, pool, forms[kind].n_dims,
-                      forms[kind].shape));
-    if (forms[kind].n_bias > 0) {
-        RF_TRY(add_tensor(w, name->name, layer, ".bias", w->random, 1, &forms[kind].n_bias));
-    }
-fail:
-    return status;
-}
-
-/* Normals of standard deviation 0.02, as models begin with. */
-static rf_status fill_pools(weight_set *w, const model *m)
-{
-    rf_status status = RF_OK;
-    const int64_t n = 4 * m->d * m->d;
-    RF_ALLOC(w->random, n);
-    RF_ALLOC(w->ones, m->d);
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n; i += 4) {
-        rf_random_normal4(1, RF_RANDOM_TEST, (uint64_t)i, 0, w->random + i);
-        for (int j = 0; j < 4; j++) {
-            w->random[i + j] *= 0.02f;
-        }
-    }
-    for (int64_t i = 0; i < m->d; i++) {
-        w->ones[i] = 1.0f;
-    }
-fail:
-    return status;
-}
-
-static rf_status write_config(const model *m, const char *folder)
-{
-    rf_status status = RF_OK;
-    char text[1024], path[RF_PATH_LEN];
-    const bool is_clip = strcmp(m->family, "clip") == 0;
-    RF_TRY(rf_format(
-        text, sizeof text,
-        "{\"model_type\": \"%s\", \"hidden_size\": %" PRId64 ", \"num_hidden_layers\": %" PRId64
-        ", \"num_attention_heads\": %" PRId64 ", \"image_size\": %d, \"patch_size\": %" PRId64
-        ", \"num_channels\": %d, \"intermediate_size\": %" PRId64
-        ", \"mlp_ratio\": 4, \"hidden_act\": \"%s\", \"layer_norm_eps\": %s"
-        ", \"qkv_bias\": true, \"use_swiglu_ffn\": false}",
-        is_clip ? "clip_vision_model" : m->family, m->d, m->layers, m->heads, SIDE, m->patch,
-        CHANNELS, 4 * m->d, is_clip ? "quick_gelu" : "gelu", is_clip ? "1e-5" : "1e-6"));
-    RF_TRY(rf_path_join(path, folder, "config.json"));
-    RF_TRY(rf_file_write_atomic(path, text, (int64_t)strlen(text)));
-fail:
-    return status;
-}
-
-static rf_status write_model(const model *m, const char *folder)
-{
-    rf_status status = RF_OK;
-    char path[RF_PATH_LEN];
-    weight_set *w = NULL;
-    RF_ALLOC(w, 1);
-    RF_TRY(fill_pools(w, m));
-    for (size_t i = 0; i < sizeof weight_names / sizeof *weight_names; i++) {
-        const bool of_layer = strstr(weight_names[i].name, "%d") != NULL;
-        if (strcmp(weight_names[i].family, m->family) != 0) {
-            continue;
-        }
-        for (int64_t layer = 0; layer < (of_layer ? m->layers : 1); layer++) {
-            RF_TRY(add_weight(w, m, &weight_names[i], (int)layer));
-        }
-    }
-    RF_TRY(write_config(m, folder));
-    RF_TRY(rf_path_join(path, folder, "model.safetensors"));
-    RF_TRY(rf_safetensors_write(path, w->tensors, w->n, NULL, 0));
-fail:
-    if (w != NULL) {
-        rf_free(w->random);
-        rf_free(w->ones);
-    }
-    rf_free(w);
-    return status;
-}
-
-static void remove_model(const char *folder)
-{
-    static const char *const names[] = {"config.json", "model.safetensors"};
-    char path[RF_PATH_LEN];
-    for (int i = 0; i < 2; i++) {
-        if (rf_path_join(path, folder, names[i]) == RF_OK) {
-            unlink(path);
-        }
-    }
-    rmdir(folder);
-}
-
-/* ---- bare products -------------------------------------------------------------------------- */
-
-/* What they multiply: rows of activations, and every weight in memory of its own, as a model has
- * it. */
-typedef struct bare {
-    const model *m;
-    int64_t batch;
-    float *rows, *hidden, *out, *scores, *weights;
-} bare;
-
-static int64_t weights_of_layer(const model *m)
-{
-    return 12 * m->d * m->d;
-}
-
-static int64_t weights_of_patch(const model *m)
-{
-    return CHANNELS * m->patch * m->patch * m->d;
-}
-
-static rf_status alloc_floats(float **out, int64_t n)
-{
-    rf_status status = RF_OK;
-    RF_ALLOC(*out, n);
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n; i++) {
-        (*out)[i] = (float)(i % 1021) * 1e-3f - 0.5f;
-    }
-fail:
-    return status;
-}
-
-static rf_status bare_create(const model *m, int64_t batch, int threads, bare *b)
-{
-    rf_status status = RF_OK;
-    const int64_t t = n_tokens(m), n = batch * t;
-    const int64_t patch_rows = batch * n_patches(m) * CHANNELS * m->patch * m->patch;
-    *b = (bare){.m = m, .batch = batch};
-    RF_TRY(alloc_floats(&b->rows, n * m->d));
-    RF_TRY(alloc_floats(&b->hidden, rf_max_i64(n * 4 * m->d, patch_rows)));
-    RF_TRY(alloc_floats(&b->out, n * m->d));
-    RF_TRY(alloc_floats(&b->scores, threads * t * t));
-    RF_TRY(alloc_floats(&b->weights, weights_of_patch(m) + m->layers * weights_of_layer(m)));
-fail:
-    return status;
-}
-
-static void bare_fini(bare *b)
-{
-    rf_free(b->rows);
-    rf_free(b->hidden);
-    rf_free(b->out);
-    rf_free(b->scores);
-    rf_free(b->weights);
-}
-
-/* c [m, n] = a [m, k] . b [k, n], on all threads. */
-static void multiply(int64_t m, int64_t n, int64_t k, const float *a, const float *b, float *c)
-{
-    dnnl_sgemm('N', 'N', m, n, k, 1.0f, a, k, b, n, 0.0f, c, n);
-}
-
-static void attention_products(const bare *b)
-{
-    const int64_t d = b->m->d, t = n_tokens(b->m), heads = b->m->heads, width = d / heads;
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t i = 0; i < b->batch * heads; i++) {
-        const int64_t at = i / heads * t * d + i % heads * width;
-        float *scores = b->scores + omp_get_thread_num() * t * t;
-        dnnl_sgemm('N', 'T', t, t, width, 1.0f, b->rows + at, d, b->hidden + at, d, 0.0f, scores,
-                   t);
-        dnnl_sgemm('N', 'N', t, width, t, 1.0f, scores, t, b->hidden + at, d, 0.0f, b->out + at, d);
-    }
-}
-
-static void run_bare(const bare *b)
-{
-    const model *m = b->m;
-    const int64_t d = m->d, n = b->batch * n_tokens(m);
-    const float *w = b->weights;
-    multiply(b->batch * n_patches(m), d, CHANNELS * m->patch * m->patch, b->hidden, w, b->rows);
-    w += weights_of_patch(m);
-    for (int64_t layer = 0; layer < m->layers; layer++, w += weights_of_layer(m)) {
-        for (int64_t i = 0; i < 3; i++) { /* q, k and v */
-            multiply(n, d, d, b->rows, w + i * d * d, b->out);
-        }
-        attention_products(b);
-        multiply(n, d, d, b->rows, w + 3 * d * d, b->out);
-        multiply(n, 4 * d, d, b->rows, w + 4 * d * d, b->hidden);
-        multiply(n, d, 4 * d, b->hidden, w + 8 * d * d, b->out);
-    }
-}
-
-static double flop_of(const model *m, int64_t batch)
-{
-    const double d = (double)m->d, t = (double)n_tokens(m);
-    const double patch = (double)(CHANNELS * m->patch * m->patch);
-    return (double)batch *
-           (2.0 * (t - 1.0) * patch * d + (double)m->layers * (24.0 * t * d * d + 4.0 * t * t * d));
-}
-
-/* ---- errors of bf16 ------------------------------------------------------------------------- */
+/* ---- errors of narrow products -------------------------------------------------------------- */
 
 typedef struct seen {
     rf_hook hooks[MAX_SEEN];
@@ -422,31 +103,56 @@ fail:
 
 /* ---- measuring ------------------------------------------------------------------------------ */
 
-enum { BARE, FP32, BF16, N_RUNS };
+/* What is timed; of the CPU the first N_CPU_RUNS. */
+static const struct {
+    const char *name;
+    rf_products products;
+    bool is_bare;
+    int by, by_on_cpu; /* the run of bare products that it is measured by */
+} runs[] = {
+    {"bare products", RF_PRODUCTS_F32, true, 0, 0}, {"fp32", RF_PRODUCTS_F32, false, 0, 0},
+    {"bf16", RF_PRODUCTS_BF16, false, 4, 0},        {"bare in tf32", RF_PRODUCTS_TF32, true, 3, 3},
+    {"bare in bf16", RF_PRODUCTS_BF16, true, 4, 4}, {"tf32", RF_PRODUCTS_TF32, false, 3, 3}};
+enum { FP32 = 1, N_CPU_RUNS = 3, N_RUNS = sizeof runs / sizeof *runs };
 
 typedef struct options {
     const char *model;
     int64_t batch, repeats, threads;
+    int device; /* rf_device */
 } options;
 
 typedef struct bench {
     options o;
+    rf_comm *comm;
     rf_backend *be;
     rf_stream *s;
-    rf_vit *vit[N_RUNS]; /* that of BARE is NULL */
-    float *images;
+    bool on_cpu;
+    rf_vit *vit[N_RUNS]; /* those of bare products are NULL */
+    float *images;       /* on the device */
     double seconds[N_RUNS][MAX_REPEATS];
     bare bare;
+    seen errors[N_RUNS];
 } bench;
+
+static int n_runs(const bench *b)
+{
+    return b->on_cpu ? N_CPU_RUNS : N_RUNS;
+}
+
+/* Whether it is measured against fp32. */
+static bool has_errors(int run)
+{
+    return !runs[run].is_bare && run != FP32;
+}
 
 static rf_status time_model(bench *b, const rf_view *images)
 {
     rf_status status = RF_OK;
     for (int64_t i = -1; i < b->o.repeats; i++) { /* the first is not counted */
-        for (int run = 0; run < N_RUNS; run++) {
+        for (int run = 0; run < n_runs(b); run++) {
             const double t0 = rf_now();
-            if (run == BARE) {
-                run_bare(&b->bare);
+            if (runs[run].is_bare) {
+                RF_TRY(bare_run(&b->bare, runs[run].products));
             } else {
                 RF_TRY(rf_vit_forward(b->vit[run], b->s, images, NULL, 0, RF_VIT_RUN_ALL, NULL));
                 RF_TRY(rf_stream_synchronise(b->s));
@@ -464,27 +170,39 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void report(bench *b, const model *m, int64_t batch, const seen *errors)
+static void report_errors(const bench *b, int run)
 {
-    static const char *const names[N_RUNS] = {"bare products", "fp32", "bf16"};
+    const seen *errors = &b->errors[run];
+    printf("  %s, largest error of a token:", runs[run].name);
+    for (int64_t i = 0; i < errors->n; i++) {
+        printf("%s %s %.1e", i > 0 ? "," : "", errors->hooks[i].point.name, errors->error[i]);
+    }
+    printf("\n");
+}
+
+static void report(bench *b, const model *m, int64_t batch)
+{
     const double flop = flop_of(m, batch);
     const int64_t n = b->o.repeats;
     printf("\n%s, batch %lld, %.1f GFLOP a picture\n", m->name, (long long)batch,
            flop * 1e-9 / (double)batch);
     printf("  %-14s %8s %8s %8s %10s %9s %16s\n", "", "min s", "median", "max", "images/s",
            "GFLOP/s", "of bare (min)");
-    for (int run = 0; run < N_RUNS; run++) {
-        double *t = b->seconds[run];
-        qsort(t, (size_t)n, sizeof *t, by_value);
-        printf("  %-14s %8.3f %8.3f %8.3f %10.1f %9.0f %8.3f (%.3f)\n", names[run], t[0], t[n / 2],
-               t[n - 1], (double)batch / t[n / 2], flop * 1e-9 / t[n / 2],
-               b->seconds[BARE][n / 2] / t[n / 2], b->seconds[BARE][0] / t[0]);
+    for (int run = 0; run < n_runs(b); run++) {
+        qsort(b->seconds[run], (size_t)n, sizeof *b->seconds[run], by_value);
     }
-    printf("  bf16, largest error of a token:");
-    for (int64_t i = 0; i < errors->n; i++) {
-        printf("%s %s %.1e", i > 0 ? "," : "", errors->hooks[i].point.name, errors->error[i]);
+    for (int run = 0; run < n_runs(b); run++) {
+        const double *t = b->seconds[run],
+                     *floor_of = b->seconds[b->on_cpu ? runs[run].by_on_cpu : runs[run].by];
+        printf("  %-14s %8.4f %8.4f %8.4f %10.1f %9.0f %8.3f (%.3f)\n", runs[run].name, t[0],
+               t[n / 2], t[n - 1], (double)batch / t[n / 2], flop * 1e-9 / t[n / 2],
+               floor_of[n / 2] / t[n / 2], floor_of[0] / t[0]);
     }
-    printf("\n");
+    for (int run = 0; run < n_runs(b); run++) {
+        if (has_errors(run)) {
+            report_errors(b, run);
+        }
+    }
     fflush(stdout);
 }
 
@@ -498,11 +216,59 @@ static rf_status open_models(bench *b, const model *m)
         RF_FAIL(RF_ERR_IO, "cannot make a folder %s", folder);
     }
     RF_TRY(write_model(m, folder));
-    RF_TRY(rf_vit_open(b->be, folder, NULL, &b->vit[FP32]));
-    RF_TRY(rf_vit_open(b->be, folder, &(rf_vit_opts){.products = RF_PRODUCTS_BF16}, &b->vit[BF16]));
+    for (int run = 0; run < n_runs(b); run++) {
+        if (!runs[run].is_bare) {
+            RF_TRY(rf_vit_open(b->be, folder, &(rf_vit_opts){.products = runs[run].products},
+                               &b->vit[run]));
+        }
+    }
 fail:
     remove_model(folder);
     return status;
+}
+
+static rf_status make_images(bench *b, int64_t n)
+{
+    rf_status status = RF_OK;
+    const size_t n_bytes = (size_t)n * sizeof(float);
+    float *host = NULL;
+    RF_ALLOC(host, n);
+    for (int64_t i = 0; i < n; i += 4) {
+        rf_random_normal4(2, RF_RANDOM_TEST, (uint64_t)i, 0, host + i);
+    }
+    RF_TRY(rf_memory_alloc(b->be, RF_MEMORY_DEVICE, n_bytes, (void **)&b->images));
+    RF_TRY(rf_copy_in(b->s, b->images, host, n_bytes));
+    RF_TRY(rf_stream_synchronise(b->s));
+fail:
+    rf_free(host);
+    return status;
+}
+
+static bare bare_of_model(const bench *b, const model *m, int64_t batch)
+{
+    return (bare){.s = b->s,
+                  .on_cpu = b->on_cpu,
+                  .has_half = !b->on_cpu,
+                  .batch = batch,
+                  .tokens = n_tokens(m),
+                  .patches = n_patches(m),
+                  .patch_values = CHANNELS * m->patch * m->patch,
+                  .width = m->d,
+                  .layers = m->layers,
+                  .heads = m->heads,
+                  .threads = (int)b->o.threads};
+}
+
+static void close_models(bench *b)
+{
+    for (int run = 0; run < N_RUNS; run++) {
+        rf_vit_close(b->vit[run]);
+        b->vit[run] = NULL;
+    }
+    rf_memory_free(b->be, RF_MEMORY_DEVICE, b->images);
+    b->images = NULL;
+    bare_fini(&b->bare);
+    b->bare = (bare){0};
 }
 
 static rf_status bench_model(bench *b, const model *m)
@@ -510,34 +276,41 @@ static rf_status bench_model(bench *b, const model *m)
     rf_status status = RF_OK;
     const int64_t batch = b->o.batch > 0 ? b->o.batch : m->batch;
     const int64_t shape[4] = {batch, CHANNELS, SIDE, SIDE};
-    seen errors;
     RF_TRY(open_models(b, m));
-    RF_TRY(bare_create(m, batch, (int)b->o.threads, &b->bare));
-    RF_TRY(alloc_floats(&b->images, batch * CHANNELS * SIDE * SIDE));
-    for (int64_t i = 0; i < batch * CHANNELS * SIDE * SIDE; i += 4) {
-        rf_random_normal4(2, RF_RANDOM_TEST, (uint64_t)i, 0, b->images + i);
-    }
+    b->bare = bare_of_model(b, m, batch);
+    RF_TRY(bare_init(&b->bare));
+    RF_TRY(make_images(b, batch * CHANNELS * SIDE * SIDE));
     const rf_view images = rf_view_nd(b->images, RF_F32, 4, shape);
     const rf_view few = rf_view_rows(images, 0, rf_min_i64(ERROR_PICTURES, batch));
     RF_TRY(time_model(b, &images));
-    RF_TRY(measure_errors(b->vit[FP32], b->vit[BF16], b->s, &few, &errors));
-    report(b, m, batch, &errors);
-fail:
-    for (int run = 0; run < N_RUNS; run++) {
-        rf_vit_close(b->vit[run]);
-        b->vit[run] = NULL;
+    for (int run = 0; run < n_runs(b); run++) {
+        if (has_errors(run)) {
+            RF_TRY(measure_errors(b->vit[FP32], b->vit[run], b->s, &few, &b->errors[run]));
+        }
     }
-    rf_free(b->images);
-    b->images = NULL;
-    bare_fini(&b->bare);
-    b->bare = (bare){0};
+    report(b, m, batch);
+fail:
+    close_models(b);
     return status;
 }
 
 /* ---- command line --------------------------------------------------------------------------- */
 
 static const char usage[] = "bench_forward [--model NAME|all] [--batch N] [--repeats N] "
-                            "[--threads N]";
+                            "[--threads N] [--device cpu|cuda|auto]";
+
+static rf_status find_device(const char *word, int *out)
+{
+    rf_status status = RF_OK;
+    int i = 0;
+    while (rf_device_names[i] != NULL && strcmp(rf_device_names[i], word) != 0) {
+        i++;
+    }
+    RF_REQUIRE(rf_device_names[i] != NULL, "--device %s: not known; usage: %s", word, usage);
+    *out = i;
+fail:
+    return status;
+}
 
 static rf_status read_options(int argc, char **argv, options *o)
 {
@@ -546,6 +319,10 @@ static rf_status read_options(int argc, char **argv, options *o)
         RF_REQUIRE(i + 1 < argc, "%s: a value is missing; usage: %s", argv[i], usage);
         if (strcmp(argv[i], "--model") == 0) {
             o->model = argv[i + 1];
+            continue;
+        }
+        if (strcmp(argv[i], "--device") == 0) {
+            RF_TRY(find_device(argv[i + 1], &o->device));
             continue;
         }
         int64_t *value = strcmp(argv[i], "--batch") == 0     ? &o->batch
@@ -568,14 +345,18 @@ int main(int argc, char **argv)
     bench *b = NULL;
     bool found = false;
     RF_ALLOC(b, 1);
-    b->o = (options){.model = "all", .repeats = 5, .threads = omp_get_max_threads()};
+    b->o = (options){
+        .model = "all", .repeats = 5, .threads = omp_get_max_threads(), .device = RF_DEVICE_CPU};
+    RF_TRY(rf_comm_start(&argc, &argv, &b->comm));
     RF_TRY(read_options(argc, argv, &b->o));
     omp_set_num_threads((int)b->o.threads);
-    RF_TRY(rf_backend_cpu_create((int)b->o.threads, &b->be));
+    RF_TRY(rf_backend_create((rf_device)b->o.device, b->comm, (int)b->o.threads, &b->be));
+    b->on_cpu = strcmp(rf_backend_name(b->be), rf_device_names[RF_DEVICE_CPU]) == 0;
     RF_TRY(rf_stream_create(b->be, &b->s));
     printf("%s, %lld threads\n", rf_backend_describe(b->be), (long long)b->o.threads);
-    for (size_t i = 0; i < N_MODELS; i++) {
-        if (strcmp(b->o.model, "all") == 0 || strcmp(b->o.model, models[i].name) == 0) {
+    for (int i = 0; i < N_MODELS; i++) {
+        const bool is_meant = strcmp(b->o.model, models[i].name) == 0;
+        if (is_meant || (strcmp(b->o.model, "all") == 0 && i + 1 < N_MODELS)) {
             RF_TRY(bench_model(b, &models[i]));
             found = true;
         }
@@ -588,6 +369,7 @@ fail:
     if (b != NULL) {
         rf_stream_destroy(b->s);
         rf_backend_destroy(b->be);
+        rf_comm_finish(b->comm);
     }
     rf_free(b);
     return status == RF_OK ? 0 : 1;

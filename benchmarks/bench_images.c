@@ -122,26 +122,47 @@ typedef struct share {
     char text[RF_ERROR_TEXT_LEN];
 } share;
 
+/* Values as the model takes them, [3, 224, 224]. */
+static rf_status to_values(rf_stream *s, uint8_t *bytes, float *levels, float *values)
+{
+    return rf_pixel_values(
+        s, &(rf_pixel_values_args){
+               .pixels = rf_view_nd(bytes, RF_U8, 4, (int64_t[]){1, 224, 224, 3}),
+               .levels = rf_view_2d(levels, 3, 256),
+               .images = rf_view_nd(values, RF_F32, 4, (int64_t[]){1, 3, 224, 224})});
+}
+
 static rf_status run_share(const share *s)
 {
     rf_status status = RF_OK;
     rf_picture p = {0};
     rf_image_reader *reader = NULL;
-    float *out = NULL;
-    RF_ALLOC(out, 3 * 224 * 224);
+    rf_backend *be = NULL;
+    rf_stream *stream = NULL;
+    uint8_t *bytes = NULL;
+    float *values = NULL, levels[3 * 256];
+    RF_ALLOC(bytes, 3 * 224 * 224);
+    RF_ALLOC(values, 3 * 224 * 224);
+    RF_TRY(rf_backend_cpu_create(1, &be));
+    RF_TRY(rf_stream_create(be, &stream));
     RF_TRY(rf_image_reader_create(&clip, s->part == 1, &reader));
+    rf_transform_levels(&clip, levels);
     for (int64_t i = s->first; i < s->b->n_files; i += s->b->n_threads) {
         const file *f = &s->b->files[i];
         if (s->part == 2) {
             RF_TRY(rf_picture_decode_into(f->bytes, f->n_bytes, f->name, &p));
         } else {
-            RF_TRY(rf_image_reader_read(reader, f->bytes, f->n_bytes, f->name, out));
+            RF_TRY(rf_image_reader_read(reader, f->bytes, f->n_bytes, f->name, bytes));
+            RF_TRY(to_values(stream, bytes, levels, values));
         }
     }
 fail:
     rf_picture_fini(&p);
     rf_image_reader_destroy(reader);
-    rf_free(out);
+    rf_stream_destroy(stream);
+    rf_backend_destroy(be);
+    rf_free(bytes);
+    rf_free(values);
     return status;
 }
 

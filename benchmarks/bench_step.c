@@ -1,16 +1,16 @@
 /* The training step of one coder and its parts, against the bare encoder product of the same shape
  * in the same run. Data are planted: each token is a sum of few dictionary rows, used by a
- * heavy-tailed law, with heavy- tailed weights, noise, and two dimensions that are far off. */
+ * heavy-tailed law, with heavy-tailed weights, noise, and two dimensions that are far off. On a GPU
+ * only whole steps are timed, as their parts are queued and not waited for. */
 #include "refract/train.h"
+#include "step_bare.h"
 
-#include <dnnl.h>
 #include <math.h>
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_BATCHES = 2, MAX_STEPS = 1000, N_BARE = 3, ATOMS_A_TOKEN = 48 };
+enum { N_BATCHES = 2, MAX_STEPS = 1000, ATOMS_A_TOKEN = 48 };
 
 /* What is timed: a sparse step, one with dead latents and AuxK, one on the dense path. */
 typedef enum variant { SPARSE, DEAD, DENSE, N_VARIANTS } variant;
@@ -20,6 +20,8 @@ typedef struct options {
     const char *architecture;
     int64_t width, latents, k, batch, steps, threads;
     double dead;
+    int device;   /* rf_device */
+    int products; /* rf_products */
 } options;
 
 typedef struct bench {
@@ -30,16 +32,41 @@ typedef struct bench {
     rf_coder *coder;
     rf_optimiser *opt;
     rf_step *step;
-    float *x[N_BATCHES];
+    float *x[N_BATCHES]; /* on the device */
+    bool on_cpu;
     double parts[RF_STEP_N_PARTS];
     double part_seconds[N_VARIANTS][RF_STEP_N_PARTS + 1][MAX_STEPS]; /* the last is the whole */
-    double bare_seconds[N_BARE][MAX_STEPS];
+    double bare_seconds[MAX_BARE][MAX_STEPS];
     rf_step_metrics last[N_VARIANTS];
-    float *products;
-    int64_t products_len;
+    bare bare;
     int64_t *since;
     float *vector;
 } bench;
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+static rf_status device_floats(const bench *b, int64_t n, float **out)
+{
+    return rf_memory_alloc(b->be, RF_MEMORY_DEVICE, (size_t)n * sizeof(float), (void **)out);
+}
+
+static rf_status put(const bench *b, void *device, const void *host, size_t n_bytes)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_copy_in(b->s, device, host, n_bytes));
+    RF_TRY(rf_stream_synchronise(b->s));
+fail:
+    return status;
+}
+
+static rf_status get(const bench *b, void *host, const void *device, size_t n_bytes)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_copy_out(b->s, host, device, n_bytes));
+    RF_TRY(rf_stream_synchronise(b->s));
+fail:
+    return status;
+}
 
 /* ---- planted data -------------------------------------------------------------------------- */
 
@@ -74,15 +101,23 @@ static rf_status plant(bench *b)
 {
     rf_status status = RF_OK;
     const options *o = &b->o;
-    const float *atoms = rf_coder_view(b->coder, RF_CODER_W_DEC).data;
+    const int64_t n = o->batch * o->width, n_atoms = o->latents * o->width;
+    float *atoms = NULL, *x = NULL;
+    RF_ALLOC(atoms, n_atoms);
+    RF_ALLOC(x, n);
+    RF_TRY(get(b, atoms, rf_coder_view(b->coder, RF_CODER_W_DEC).data,
+               (size_t)n_atoms * sizeof(float)));
     for (int i = 0; i < N_BATCHES; i++) {
-        RF_ALLOC(b->x[i], o->batch * o->width);
 #pragma omp parallel for schedule(static)
         for (int64_t t = 0; t < o->batch; t++) {
-            plant_token(o, atoms, t + i * o->batch, b->x[i] + t * o->width);
+            plant_token(o, atoms, t + i * o->batch, x + t * o->width);
         }
+        RF_TRY(device_floats(b, n, &b->x[i]));
+        RF_TRY(put(b, b->x[i], x, (size_t)n * sizeof(float)));
     }
 fail:
+    rf_free(atoms);
+    rf_free(x);
     return status;
 }
 
@@ -96,6 +131,7 @@ static rf_status settings_of(const options *o, rf_coder_settings *settings)
     settings->k.any = o->k;
     settings->aux_alpha = 1.0 / 32.0;
     settings->aux_k = rf_min_i64(512, o->latents);
+    settings->products = o->products;
     settings->bandwidth = 0.005; /* jumprelu: wider windows hold more than 1,000 latents here */
     for (int i = 0; i < rf_architecture_count(); i++) {
         if (strcmp(rf_architecture_at(i)->name, o->architecture) == 0) {
@@ -107,33 +143,43 @@ fail:
 }
 
 /* Random dictionary, then data made of it, then b_dec and V from the data. */
-static rf_status set_up(bench *b)
+static rf_status init_coder(bench *b)
 {
     rf_status status = RF_OK;
-    rf_coder_settings settings;
-    const rf_coder_shape shape = rf_coder_shape_of(b->o.width);
+    const float one = 1.0f; /* any sample with a variance: the dictionary does not depend on it */
     float *noise = NULL;
-    int n_threads;
-    RF_TRY(settings_of(&b->o, &settings));
-    RF_TRY(rf_cast_int(b->o.threads, "--threads", &n_threads));
-    RF_TRY(rf_backend_cpu_create(n_threads, &b->be));
-    RF_TRY(rf_stream_create(b->be, &b->s));
-    RF_TRY(rf_coder_create(b->be, &settings, &shape, &b->coder));
-    RF_ALLOC(noise, 2 * b->o.width);
-    noise[0] = 1.0f; /* any sample with a variance: the dictionary does not depend on it */
+    RF_TRY(device_floats(b, 2 * b->o.width, &noise));
+    RF_TRY(put(b, noise, &one, sizeof one));
     rf_view sample = rf_view_2d(noise, 2, b->o.width);
     RF_TRY(rf_coder_init(b->coder, b->s, &sample));
     RF_TRY(plant(b));
     sample = rf_view_2d(b->x[0], rf_min_i64(1024, b->o.batch), b->o.width);
     RF_TRY(rf_coder_init(b->coder, b->s, &sample));
+fail:
+    rf_memory_free(b->be, RF_MEMORY_DEVICE, noise);
+    return status;
+}
+
+static rf_status set_up(bench *b)
+{
+    rf_status status = RF_OK;
+    rf_coder_settings settings;
+    const rf_coder_shape shape = rf_coder_shape_of(b->o.width);
+    int n_threads;
+    RF_TRY(settings_of(&b->o, &settings));
+    RF_TRY(rf_cast_int(b->o.threads, "--threads", &n_threads));
+    RF_TRY(rf_backend_create((rf_device)b->o.device, b->comm, n_threads, &b->be));
+    b->on_cpu = strcmp(rf_backend_name(b->be), rf_device_names[RF_DEVICE_CPU]) == 0;
+    RF_TRY(rf_stream_create(b->be, &b->s));
+    RF_TRY(rf_coder_create(b->be, &settings, &shape, &b->coder));
+    RF_TRY(init_coder(b));
     RF_TRY(rf_optimiser_create(b->be, b->coder, &(rf_optimiser_opts){0}, &b->opt));
     const rf_coder *coders[] = {b->coder};
-    rf_step_opts opts = {.max_rows = b->o.batch, .part_seconds = b->parts};
+    rf_step_opts opts = {.max_rows = b->o.batch, .part_seconds = b->on_cpu ? b->parts : NULL};
     RF_TRY(rf_step_create(b->be, b->comm, coders, 1, &opts, &b->step));
     RF_ALLOC(b->since, b->o.latents);
     RF_ALLOC(b->vector, b->o.latents);
 fail:
-    rf_free(noise);
     return status;
 }
 
@@ -144,15 +190,31 @@ static rf_status set_vector(bench *b, int idx, float value)
     for (int64_t i = 0; i < b->o.latents; i++) {
         b->vector[i] = value;
     }
-    RF_TRY(rf_copy_in(b->s, v.data, b->vector, sizeof(float) * (size_t)b->o.latents));
-    RF_TRY(rf_stream_synchronise(b->s));
+    RF_TRY(put(b, v.data, b->vector, sizeof(float) * (size_t)b->o.latents));
 fail:
     return status;
 }
 
+/* The least value of codes. */
+static rf_status least_value(const bench *b, const rf_codes *codes, float *out)
+{
+    rf_status status = RF_OK;
+    int64_t n = 0;
+    float *values = NULL;
+    RF_TRY(rf_codes_count(b->s, codes, &n));
+    RF_ALLOC(values, n);
+    RF_TRY(get(b, values, codes->value, (size_t)n * sizeof(float)));
+    *out = INFINITY;
+    for (int64_t e = 0; e < n; e++) {
+        *out = fminf(*out, values[e]);
+    }
+fail:
+    rf_free(values);
+    return status;
+}
+
 /* The pre-activation that k latents of a token exceed, on average over some tokens, where b_enc is
- * 0.
- */
+ * 0. */
 static rf_status find_level(bench *b, float *out)
 {
     rf_status status = RF_OK;
@@ -160,7 +222,7 @@ static rf_status find_level(bench *b, float *out)
     rf_codes codes = {0};
     float *seen = NULL;
     RF_TRY(rf_codes_create(b->be, n, total, &codes));
-    RF_ALLOC(seen, n * b->o.width);
+    RF_TRY(device_floats(b, n * b->o.width, &seen));
     const rf_coder_rows rows = {.x = rf_view_2d(b->x[0], n, b->o.width),
                                 .seen = rf_view_2d(seen, n, b->o.width)};
     RF_TRY(rf_coder_see(b->coder, b->s, &rows));
@@ -170,12 +232,9 @@ static rf_status find_level(bench *b, float *out)
                            .n_lists = 1};
     args.lists[0] = (rf_select_list){.rule = RF_SELECT_BATCH_TOPK, .k = total, .codes = &codes};
     RF_TRY(rf_encode(b->s, &args));
-    *out = INFINITY;
-    for (int64_t e = 0; e < codes.row_start[n]; e++) {
-        *out = fminf(*out, codes.value[e]);
-    }
+    RF_TRY(least_value(b, &codes, out));
 fail:
-    rf_free(seen);
+    rf_memory_free(b->be, RF_MEMORY_DEVICE, seen);
     rf_codes_destroy(b->be, &codes);
     return status;
 }
@@ -221,8 +280,7 @@ static rf_status prepare(bench *b, variant v)
         bool is_dead = rf_permute(5, RF_RANDOM_TEST, 0, 0, b->o.latents, i) < dead;
         b->since[i] = v == DEAD && is_dead ? INT64_C(1) << 40 : 0;
     }
-    RF_TRY(rf_copy_in(b->s, since.data, b->since, sizeof(int64_t) * (size_t)b->o.latents));
-    RF_TRY(rf_stream_synchronise(b->s));
+    RF_TRY(put(b, since.data, b->since, sizeof(int64_t) * (size_t)b->o.latents));
 fail:
     return status;
 }
@@ -239,12 +297,14 @@ static rf_status one_step(bench *b, variant v, int64_t i)
     rf_status status = RF_OK;
     rf_step_rates rates = rf_step_rates_default();
     rf_token_batch batch = {.x = rf_view_2d(b->x[i % N_BATCHES], b->o.batch, b->o.width),
+                            .stream = b->s,
                             .n_rows = b->o.batch,
                             .n_valid = b->o.batch};
     RF_TRY(prepare(b, v));
     memset(b->parts, 0, sizeof b->parts);
     double t0 = rf_now();
     RF_TRY(rf_step_run(b->step, b->coder, b->opt, &batch, &rates, &b->last[v]));
+    RF_TRY(rf_stream_synchronise(b->s)); /* it waits for the step's */
     b->part_seconds[v][RF_STEP_N_PARTS][i] = rf_now() - t0;
     for (int p = 0; p < RF_STEP_N_PARTS; p++) {
         b->part_seconds[v][p][i] = b->parts[p];
@@ -254,35 +314,6 @@ static rf_status one_step(bench *b, variant v, int64_t i)
     }
 fail:
     return status;
-}
-
-static const struct {
-    const char *name;
-    int64_t rows, latents; /* 0: whole, on all threads */
-} bare[N_BARE] = {
-    {"whole", 0, 0}, {"tiles 256 x 1024", 256, 1024}, {"tiles 512 x 2048", 512, 2048}};
-
-static void bare_product(bench *b, int which, int64_t i)
-{
-    const options *o = &b->o;
-    const float *x = b->x[i % N_BATCHES], *w = rf_coder_view(b->coder, RF_CODER_W_ENC).data;
-    int64_t d = o->width, rows = bare[which].rows, latents = bare[which].latents;
-    double t0 = rf_now();
-    if (rows == 0) {
-        dnnl_sgemm('N', 'T', o->batch, o->latents, d, 1.0f, x, d, w, d, 0.0f, b->products,
-                   o->latents);
-    } else {
-#pragma omp parallel for schedule(dynamic, 1)
-        for (int64_t r = 0; r < o->batch; r += rows) {
-            float *out = b->products + omp_get_thread_num() * rows * latents;
-            for (int64_t f = 0; f < o->latents; f += latents) {
-                dnnl_sgemm('N', 'T', rf_min_i64(rows, o->batch - r),
-                           rf_min_i64(latents, o->latents - f), d, 1.0f, x + r * d, d, w + f * d, d,
-                           0.0f, out, latents);
-            }
-        }
-    }
-    b->bare_seconds[which][i] = rf_now() - t0;
 }
 
 /* Peak resident memory of this process so far, in bytes. */
@@ -302,6 +333,26 @@ static double peak_memory(void)
     return kib * 1024.0;
 }
 
+/* Of this process on the CPU; what is taken on a device. */
+static double memory_taken(const bench *b)
+{
+    int64_t free_bytes = 0, all_bytes = 0;
+    if (!b->on_cpu) {
+        rf_backend_memory(b->be, &free_bytes, &all_bytes);
+    }
+    return b->on_cpu ? peak_memory() : (double)(all_bytes - free_bytes);
+}
+
+static rf_status bare_products(bench *b, int64_t i)
+{
+    rf_status status = RF_OK;
+    for (int which = 0; which < bare_count(&b->bare); which++) {
+        RF_TRY(bare_run(&b->bare, which, b->x[i % N_BATCHES], &b->bare_seconds[which][i]));
+    }
+fail:
+    return status;
+}
+
 static rf_status measure(bench *b, double *peak)
 {
     rf_status status = RF_OK;
@@ -311,14 +362,18 @@ static rf_status measure(bench *b, double *peak)
             RF_TRY(one_step(b, v, 0));
         }
     }
-    *peak = peak_memory();
-    b->products_len =
-        rf_max_i64(b->o.batch * b->o.latents, (int64_t)omp_get_max_threads() * 512 * 2048);
-    RF_ALLOC(b->products, b->products_len);
+    *peak = memory_taken(b);
+    b->bare = (bare){.s = b->s,
+                     .on_cpu = b->on_cpu,
+                     .products = (rf_products)b->o.products,
+                     .batch = b->o.batch,
+                     .width = b->o.width,
+                     .latents = b->o.latents,
+                     .w = rf_coder_view(b->coder, RF_CODER_W_ENC)};
+    RF_TRY(bare_init(&b->bare));
+    RF_TRY(bare_products(b, 0));
     for (int64_t i = 0; i < b->o.steps; i++) {
-        for (int which = 0; which < N_BARE; which++) {
-            bare_product(b, which, i);
-        }
+        RF_TRY(bare_products(b, i));
         for (variant v = SPARSE; v < N_VARIANTS; v++) {
             if (has_variant(b, v)) {
                 RF_TRY(one_step(b, v, i));
@@ -377,7 +432,7 @@ static double report_variant(bench *b, variant v)
            100.0 * (double)m->n_dead / (double)b->o.latents, m->l0, m->explained_variance,
            (long long)m->n_fired);
     printf("  %-20s %9s %9s %9s\n", "seconds", "min", "median", "max");
-    for (int p = 0; p < RF_STEP_N_PARTS; p++) {
+    for (int p = 0; b->on_cpu && p < RF_STEP_N_PARTS; p++) {
         print_times(rf_step_part_name((rf_step_part)p), b->part_seconds[v][p], b->o.steps,
                     work_of(b, v, (rf_step_part)p));
     }
@@ -392,7 +447,7 @@ static double ratio_by_rounds(const bench *b, variant v)
     const int64_t n = b->o.steps;
     for (int64_t i = 0; i < n; i++) {
         double product = INFINITY;
-        for (int which = 0; which < N_BARE; which++) {
+        for (int which = 0; which < bare_count(&b->bare); which++) {
             product = fmin(product, b->bare_seconds[which][i]);
         }
         ratios[i] = b->part_seconds[v][RF_STEP_N_PARTS][i] / product;
@@ -408,19 +463,20 @@ static void report(bench *b, double peak)
     for (variant v = SPARSE; v < N_VARIANTS; v++) {
         by_rounds[v] = has_variant(b, v) ? ratio_by_rounds(b, v) : 0.0;
     }
-    printf("%s, width %lld, latents %lld, k %lld, batch %lld, %lld steps, %s\n", o->architecture,
-           (long long)o->width, (long long)o->latents, (long long)o->k, (long long)o->batch,
-           (long long)o->steps, rf_backend_describe(b->be));
+    printf("%s, width %lld, latents %lld, k %lld, batch %lld, products %s, %lld steps, %s\n",
+           o->architecture, (long long)o->width, (long long)o->latents, (long long)o->k,
+           (long long)o->batch, rf_products_names[o->products], (long long)o->steps,
+           rf_backend_describe(b->be));
     printf("  %-20s %9s %9s %9s\n", "bare product, s", "min", "median", "max");
-    for (int which = 0; which < N_BARE; which++) {
-        product = fmin(product, print_times(bare[which].name, b->bare_seconds[which], o->steps,
-                                            work_of(b, 0, RF_PART_PRODUCT)));
+    for (int which = 0; which < bare_count(&b->bare); which++) {
+        product = fmin(product, print_times(bare_name(&b->bare, which), b->bare_seconds[which],
+                                            o->steps, work_of(b, 0, RF_PART_PRODUCT)));
     }
     for (variant v = SPARSE; v < N_VARIANTS; v++) {
         step[v] = has_variant(b, v) ? report_variant(b, v) : 0.0;
     }
     double batch = 4.0 * N_BATCHES * (double)(o->batch * o->width);
-    printf("\npeak memory %.2f GB and %.3f GB of batches; the step's own buffers %.3f GB with "
+    printf("\nmemory %.2f GB and %.3f GB of batches; the step's own buffers %.3f GB with "
            "gradients\n",
            (peak - batch) * 1e-9, batch * 1e-9, (double)rf_step_bytes(b->step) * 1e-9);
     for (int v = N_VARIANTS; v-- > 0;) {
@@ -435,7 +491,22 @@ static void report(bench *b, double peak)
 
 static const char usage[] = "bench_step [--architecture topk|batch_topk|relu|jumprelu|gated|...] "
                             "[--width D] [--latents F] [--k K] [--batch B] "
-                            "[--steps N] [--dead SHARE] [--threads N]";
+                            "[--steps N] [--dead SHARE] [--threads N] "
+                            "[--device cpu|cuda|auto] [--products fp32|tf32|bf16]";
+
+/* The place of `word` in names that end in NULL. */
+static rf_status find_word(const char *option, const char *word, const char *const *names, int *out)
+{
+    rf_status status = RF_OK;
+    int i = 0;
+    while (names[i] != NULL && strcmp(names[i], word) != 0) {
+        i++;
+    }
+    RF_REQUIRE(names[i] != NULL, "%s %s: not known; usage: %s", option, word, usage);
+    *out = i;
+fail:
+    return status;
+}
 
 static rf_status read_options(int argc, char **argv, options *o)
 {
@@ -460,6 +531,12 @@ static rf_status read_options(int argc, char **argv, options *o)
         } else if (strcmp(argv[i], "--dead") == 0) {
             RF_TRY_DOING(rf_parse_f64(argv[i + 1], &o->dead), "%s", argv[i]);
             known = true;
+        } else if (strcmp(argv[i], "--device") == 0) {
+            RF_TRY(find_word(argv[i], argv[i + 1], rf_device_names, &o->device));
+            known = true;
+        } else if (strcmp(argv[i], "--products") == 0) {
+            RF_TRY(find_word(argv[i], argv[i + 1], rf_products_names, &o->products));
+            known = true;
         }
         RF_REQUIRE(known, "%s: no such option; usage: %s", argv[i], usage);
     }
@@ -474,14 +551,14 @@ fail:
 
 static void tear_down(bench *b)
 {
-    rf_free(b->products);
+    bare_fini(&b->bare);
     rf_free(b->vector);
     rf_free(b->since);
     rf_step_destroy(b->step);
     rf_optimiser_destroy(b->opt);
     rf_coder_destroy(b->coder);
     for (int i = 0; i < N_BATCHES; i++) {
-        rf_free(b->x[i]);
+        rf_memory_free(b->be, RF_MEMORY_DEVICE, b->x[i]);
     }
     rf_stream_destroy(b->s);
     rf_backend_destroy(b->be);
@@ -501,7 +578,8 @@ int main(int argc, char **argv)
                      .k = 64,
                      .batch = 4096,
                      .steps = 7,
-                     .dead = 0.1};
+                     .dead = 0.1,
+                     .device = RF_DEVICE_CPU};
     RF_TRY(rf_comm_start(&argc, &argv, &b->comm));
     RF_TRY(read_options(argc, argv, &b->o));
     RF_TRY(set_up(b));

@@ -1,8 +1,11 @@
 /* The CUDA backend: devices, memory, order, errors, and the table of its operations. One rank has
  * one GPU; work is queued on the streams that callers make, and nothing waits for it but
- * rf_stream_synchronise, a copy to or from memory that is not pinned, and scratch that grows. */
+ * rf_stream_synchronise, a copy to or from memory that is not pinned, scratch that grows, and
+ * memory that is freed. Where the driver would wait, rf_cuda_wait does so first: it notices ranks
+ * that hang, and the driver never would. */
 #include "cuda_impl.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,6 +13,18 @@ struct cuda_event {
     rf_event base; /* first */
     cudaEvent_t event;
 };
+
+/* A stream as the backend knows it. */
+typedef struct gpu_stream {
+    rf_cuda_stream cuda; /* first */
+    struct gpu_stream *next;
+} gpu_stream;
+
+typedef struct gpu {
+    rf_cuda_backend base; /* first */
+    pthread_mutex_t lock; /* of the next */
+    gpu_stream *streams;
+} gpu;
 
 /* ---- errors -------------------------------------------------------------------------------- */
 
@@ -64,6 +79,27 @@ static rf_status no_room(cudaError_t code, size_t n_bytes)
     return rf_cuda_checked(code, what);
 }
 
+/* Until nothing is queued, for what has no status to return: cudaFree and its like wait for the
+ * whole device. A rank that hangs is given up, which ends what waits for it; the next exchange says
+ * so, and the text of the error that led here stays. */
+static void drain(rf_backend *be)
+{
+    gpu *device = (gpu *)be;
+    char text[RF_ERROR_TEXT_LEN];
+    rf_status worst = RF_OK;
+
+    snprintf(text, sizeof text, "%s", rf_error_text());
+    (void)pthread_mutex_lock(&device->lock);
+    for (gpu_stream *s = device->streams; s != NULL; s = s->next) {
+        const rf_status status = rf_cuda_wait(&s->cuda.base);
+        worst = worst == RF_OK ? status : worst;
+    }
+    (void)pthread_mutex_unlock(&device->lock);
+    if (worst != RF_OK) {
+        (void)rf_error_restore(worst, text);
+    }
+}
+
 static rf_status cuda_alloc(rf_backend *be, rf_memory kind, size_t n_bytes, void **out)
 {
     rf_status status = RF_OK;
@@ -91,7 +127,7 @@ fail:
 
 static void cuda_free(rf_backend *be, rf_memory kind, void *p)
 {
-    (void)be;
+    drain(be);
     (void)(kind == RF_MEMORY_PINNED ? cudaFreeHost(p) : cudaFree(p));
 }
 
@@ -112,8 +148,11 @@ rf_status rf_cuda_scratch(rf_stream *s, size_t n_bytes, void **out)
     rf_cuda_stream *cuda = (rf_cuda_stream *)s;
     if (n_bytes > cuda->scratch_bytes || cuda->scratch == NULL) {
         const size_t n = n_bytes > 256 ? n_bytes : 256;
-        RF_CUDA_TRY(cudaStreamSynchronize(cuda->stream)); /* what is queued may use the old one */
-        RF_CUDA_TRY(cudaFree(cuda->scratch));
+        if (cuda->scratch != NULL) {
+            RF_TRY(rf_cuda_wait(s)); /* what is queued may use it */
+            drain(s->backend);
+            RF_CUDA_TRY(cudaFree(cuda->scratch));
+        }
         cuda->scratch = NULL;
         cuda->scratch_bytes = 0;
         RF_TRY_DOING(no_room(cudaMalloc(&cuda->scratch, n), n), "scratch memory");
@@ -124,11 +163,43 @@ fail:
     return status;
 }
 
+rf_status rf_cuda_want_blas(rf_stream *stream)
+{
+    rf_status status = RF_OK;
+    rf_cuda_stream *s = (rf_cuda_stream *)stream;
+    if (s->blas_lt != NULL) { /* the last that is made */
+        return RF_OK;
+    }
+    if (s->blas_work == NULL) {
+        RF_TRY(no_room(cudaMalloc(&s->blas_work, RF_CUDA_BLAS_BYTES), RF_CUDA_BLAS_BYTES));
+    }
+    if (s->blas == NULL) {
+        RF_TRY(rf_cublas_checked(cublasCreate(&s->blas), "cublasCreate"));
+    }
+    RF_TRY(rf_cublas_checked(cublasSetStream(s->blas, s->stream), "cublasSetStream"));
+    RF_TRY(rf_cublas_checked(cublasSetWorkspace(s->blas, s->blas_work, RF_CUDA_BLAS_BYTES),
+                             "cublasSetWorkspace"));
+    RF_TRY(rf_cublas_checked(cublasLtCreate(&s->blas_lt), "cublasLtCreate"));
+fail:
+    return status;
+}
+
 /* ---- order --------------------------------------------------------------------------------- */
 
 static void stream_destroy(rf_stream *s)
 {
     rf_cuda_stream *cuda = (rf_cuda_stream *)s;
+    gpu *device = (gpu *)s->backend;
+
+    drain(s->backend);
+    (void)pthread_mutex_lock(&device->lock);
+    for (gpu_stream **at = &device->streams; *at != NULL; at = &(*at)->next) {
+        if (*at == (gpu_stream *)s) {
+            *at = (*at)->next;
+            break;
+        }
+    }
+    (void)pthread_mutex_unlock(&device->lock);
     if (cuda->blas != NULL) {
         (void)cublasDestroy(cuda->blas);
     }
@@ -136,7 +207,6 @@ static void stream_destroy(rf_stream *s)
         (void)cublasLtDestroy(cuda->blas_lt);
     }
     if (cuda->stream != NULL) {
-        (void)cudaStreamSynchronize(cuda->stream);
         (void)cudaStreamDestroy(cuda->stream);
     }
     (void)cudaFree(cuda->blas_work);
@@ -147,19 +217,20 @@ static void stream_destroy(rf_stream *s)
 static rf_status stream_create(rf_backend *be, rf_stream **out)
 {
     rf_status status = RF_OK;
+    gpu *device = (gpu *)be;
+    gpu_stream *listed = NULL;
     rf_cuda_stream *s = NULL;
 
     *out = NULL;
-    RF_ALLOC(s, 1);
+    RF_ALLOC(listed, 1);
+    s = &listed->cuda;
     s->base.backend = be;
     s->op = "nothing";
     RF_CUDA_TRY(cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking));
-    RF_TRY(no_room(cudaMalloc(&s->blas_work, RF_CUDA_BLAS_BYTES), RF_CUDA_BLAS_BYTES));
-    RF_TRY(rf_cublas_checked(cublasCreate(&s->blas), "cublasCreate"));
-    RF_TRY(rf_cublas_checked(cublasSetStream(s->blas, s->stream), "cublasSetStream"));
-    RF_TRY(rf_cublas_checked(cublasSetWorkspace(s->blas, s->blas_work, RF_CUDA_BLAS_BYTES),
-                             "cublasSetWorkspace"));
-    RF_TRY(rf_cublas_checked(cublasLtCreate(&s->blas_lt), "cublasLtCreate"));
+    (void)pthread_mutex_lock(&device->lock);
+    listed->next = device->streams;
+    device->streams = listed;
+    (void)pthread_mutex_unlock(&device->lock);
     *out = &s->base;
     s = NULL;
 fail:
@@ -216,13 +287,41 @@ static rf_status copy(rf_stream *s, void *dst, const void *src, size_t n_bytes,
     return rf_cuda_checked(cudaMemcpyAsync(dst, src, n_bytes, kind, rf_cuda_stream_of(s)), op);
 }
 
+/* The driver is asked, which takes no longer than to queue a copy: callers have pinned memory of
+ * many kinds, whose copies out must not wait. */
+static bool is_pageable(const void *host)
+{
+    struct cudaPointerAttributes attributes;
+    if (cudaPointerGetAttributes(&attributes, host) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return true;
+    }
+    return attributes.type == cudaMemoryTypeUnregistered;
+}
+
+/* Up to so many pageable bytes are put by when a copy in is queued; before more are the driver may
+ * wait for the stream. Copies out to pageable memory always wait. */
+enum { STAGED_BYTES = 64 << 10 };
+
 static rf_status copy_in(rf_stream *s, void *dst, const void *src, size_t n_bytes)
 {
+    if (n_bytes > STAGED_BYTES && is_pageable(src)) {
+        const rf_status status = rf_cuda_wait(s);
+        if (status != RF_OK) {
+            return status;
+        }
+    }
     return copy(s, dst, src, n_bytes, cudaMemcpyHostToDevice, "copy in");
 }
 
 static rf_status copy_out(rf_stream *s, void *dst, const void *src, size_t n_bytes)
 {
+    if (n_bytes > 0 && is_pageable(dst)) {
+        const rf_status status = rf_cuda_wait(s);
+        if (status != RF_OK) {
+            return status;
+        }
+    }
     return copy(s, dst, src, n_bytes, cudaMemcpyDeviceToHost, "copy out");
 }
 
@@ -272,6 +371,7 @@ static const rf_backend_ops cuda_ops = {
     .softmax_rows = rf_cuda_softmax_rows,
     .activation = rf_cuda_activation,
     .add = rf_cuda_add,
+    .pixel_values = rf_cuda_pixel_values,
     .patch_rows = rf_cuda_patch_rows,
     .embed_tokens = rf_cuda_embed_tokens,
     .gather_rows = rf_cuda_gather_rows,
@@ -373,7 +473,7 @@ fail:
 static rf_status open_device(int number, rf_cuda_backend **out)
 {
     rf_status status = RF_OK;
-    rf_cuda_backend *be = NULL;
+    gpu *device = NULL;
     int n_devices = 0;
 
     const cudaError_t code = cudaGetDeviceCount(&n_devices);
@@ -382,15 +482,17 @@ static rf_status open_device(int number, rf_cuda_backend **out)
         RF_FAIL(RF_ERR_UNSUPPORTED, "no GPU to compute on: %s; take the CPU (train.device: cpu)",
                 code == cudaSuccess ? "the driver has none" : cudaGetErrorString(code));
     }
-    RF_ALLOC(be, 1);
+    RF_ALLOC(device, 1);
+    (void)pthread_mutex_init(&device->lock, NULL); /* with default attributes it cannot fail */
+    rf_cuda_backend *be = &device->base;
     be->base.ops = &cuda_ops;
     be->device = number % n_devices;
     RF_CUDA_TRY(cudaSetDevice(be->device));
     RF_TRY(describe(be));
     *out = be;
-    be = NULL;
+    device = NULL;
 fail:
-    rf_free(be);
+    rf_free(device);
     return status;
 }
 

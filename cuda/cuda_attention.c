@@ -43,16 +43,18 @@ static cublasOperation_t op_of(const head_matrix *m)
 /* By columns, as cuBLAS sees them, c^T = b^T . a^T. */
 static rf_status multiply(rf_stream *s, const head_product *p)
 {
+    rf_status status = RF_OK;
     const int64_t batch = p->n_pictures * p->n_heads;
     const void **a = p->pointers, **b = a + batch, **c = b + batch;
     const float zero = 0.0f;
     if (p->m == 0 || p->n == 0 || batch == 0) {
         return RF_OK;
     }
+    RF_TRY(rf_cuda_want_blas(s));
     rf_k_point_to_heads(rf_cuda_stream_of(s), p->a.at, p->n_pictures, p->n_heads, a);
     rf_k_point_to_heads(rf_cuda_stream_of(s), p->b.at, p->n_pictures, p->n_heads, b);
     rf_k_point_to_heads(rf_cuda_stream_of(s), p->c.at, p->n_pictures, p->n_heads, c);
-    return rf_cublas_checked(
+    status = rf_cublas_checked(
         cublasGemmBatchedEx_64(((rf_cuda_stream *)s)->blas, op_of(&p->b), op_of(&p->a), p->n, p->m,
                                p->k, &p->alpha, b, CUDA_R_32F, p->b.ld, a, CUDA_R_32F, p->a.ld,
                                &zero, (void *const *)c, CUDA_R_32F, p->c.ld, batch,
@@ -60,6 +62,8 @@ static rf_status multiply(rf_stream *s, const head_product *p)
                                                               : CUBLAS_COMPUTE_32F_FAST_TF32,
                                CUBLAS_GEMM_DEFAULT),
         "products of heads");
+fail:
+    return status;
 }
 
 /* ---- forward --------------------------------------------------------------------------------- */

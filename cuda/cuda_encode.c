@@ -1,6 +1,9 @@
 /* Encode and select by tiles of tokens x latents: cuBLAS multiplies, and while a tile's products
  * are in the second-level cache the lists take from it what may be selected. The products of a
- * whole batch never exist. See k_encode.cu for bounds, k_select.cu, k_encode_pool.cu and
+ * whole batch never exist. A second buffer, whose product would run beside the selection from the
+ * first, was weighed and left out: either kernel fills the device, so that they would share its
+ * units and not add them, and two buffers in the same cache are tiles of half the size, whose
+ * operands are read twice as often. See k_encode.cu for bounds, k_select.cu, k_encode_pool.cu and
  * k_batch_topk.cu for the rules. */
 #include "cuda_encode_impl.h"
 

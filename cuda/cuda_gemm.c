@@ -34,6 +34,7 @@ rf_status rf_cuda_gemm(rf_stream *s, rf_products products, rf_trans ta, rf_trans
                        int64_t n, int64_t k, float alpha, const void *a, int64_t lda, const void *b,
                        int64_t ldb, float beta, float *c, int64_t ldc)
 {
+    rf_status status = RF_OK;
     const operand of_a = operand_of(ta, m, k, lda), of_b = operand_of(tb, k, n, ldb);
     const operand of_c = operand_of(RF_NO_TRANS, m, n, ldc);
     const cudaDataType type = type_of(products);
@@ -45,12 +46,15 @@ rf_status rf_cuda_gemm(rf_stream *s, rf_products products, rf_trans ta, rf_trans
         rf_k_scale_rows(rf_cuda_stream_of(s), beta, c, of_c.ld, m, n);
         return rf_cuda_launched(s, "matrix product");
     }
+    RF_TRY(rf_cuda_want_blas(s));
     ((rf_cuda_stream *)s)->op = "matrix product";
-    return rf_cublas_checked(cublasGemmEx_64(((rf_cuda_stream *)s)->blas, of_b.op, of_a.op, n, m, k,
-                                             &alpha, b, type, of_b.ld, a, type, of_a.ld, &beta, c,
-                                             CUDA_R_32F, of_c.ld, compute_of(products),
-                                             CUBLAS_GEMM_DEFAULT),
-                             "matrix product");
+    status = rf_cublas_checked(cublasGemmEx_64(((rf_cuda_stream *)s)->blas, of_b.op, of_a.op, n, m,
+                                               k, &alpha, b, type, of_b.ld, a, type, of_a.ld, &beta,
+                                               c, CUDA_R_32F, of_c.ld, compute_of(products),
+                                               CUBLAS_GEMM_DEFAULT),
+                               "matrix product");
+fail:
+    return status;
 }
 
 rf_status rf_cuda_gemm_batched(rf_stream *s, rf_products products, rf_trans ta, rf_trans tb,
@@ -59,6 +63,7 @@ rf_status rf_cuda_gemm_batched(rf_stream *s, rf_products products, rf_trans ta, 
                                int64_t stride_b, float beta, float *c, int64_t ldc,
                                int64_t stride_c, int64_t batch)
 {
+    rf_status status = RF_OK;
     const operand of_a = operand_of(ta, m, k, lda), of_b = operand_of(tb, k, n, ldb);
     const operand of_c = operand_of(RF_NO_TRANS, m, n, ldc);
     const cudaDataType type = type_of(products);
@@ -72,11 +77,14 @@ rf_status rf_cuda_gemm_batched(rf_stream *s, rf_products products, rf_trans ta, 
         }
         return rf_cuda_launched(s, "batched matrix product");
     }
+    RF_TRY(rf_cuda_want_blas(s));
     ((rf_cuda_stream *)s)->op = "batched matrix product";
-    return rf_cublas_checked(
+    status = rf_cublas_checked(
         cublasGemmStridedBatchedEx_64(((rf_cuda_stream *)s)->blas, of_b.op, of_a.op, n, m, k,
                                       &alpha, b, type, of_b.ld, stride_b, a, type, of_a.ld,
                                       stride_a, &beta, c, CUDA_R_32F, of_c.ld, stride_c, batch,
                                       compute_of(products), CUBLAS_GEMM_DEFAULT),
         "batched matrix product");
+fail:
+    return status;
 }

@@ -38,7 +38,7 @@ enum { RF_CUDA_PLANS = 64 };
 typedef struct rf_cuda_stream {
     rf_stream base; /* first */
     cudaStream_t stream;
-    cublasHandle_t blas; /* bound to `stream`, device pointers off, workspace given */
+    cublasHandle_t blas; /* NULL before rf_cuda_want_blas, as the next two; bound to `stream` */
     cublasLtHandle_t blas_lt;
     void *blas_work; /* [RF_CUDA_BLAS_BYTES] */
     void *scratch;
@@ -74,6 +74,8 @@ rf_status rf_cuda_launched(rf_stream *s, const char *op);
  * GPUs that failed, or are not done in time, are ERR_COMM. */
 rf_status rf_cuda_wait(rf_stream *s);
 
+/* cuBLAS, cublasLt and their work space, made at a stream's first product: most streams copy. */
+rf_status rf_cuda_want_blas(rf_stream *s);
 /* At least `n_bytes` of device memory of `s`, 256-byte aligned, contents unspecified: valid until
  * the next call on `s`, and for whatever was queued in between. One user at a time: an operation
  * asks once and divides what it gets. Waits for the device only when it has to grow. */
@@ -113,6 +115,7 @@ rf_status rf_cuda_attention_mix(rf_stream *s, const rf_attention_args *args);
 rf_status rf_cuda_softmax_rows(rf_stream *s, const rf_view *x);
 rf_status rf_cuda_activation(rf_stream *s, rf_act act, const rf_view *x, const rf_view *y);
 rf_status rf_cuda_add(rf_stream *s, const rf_add_args *args);
+rf_status rf_cuda_pixel_values(rf_stream *s, const rf_pixel_values_args *args);
 rf_status rf_cuda_patch_rows(rf_stream *s, const rf_patch_rows_args *args);
 rf_status rf_cuda_embed_tokens(rf_stream *s, const rf_embed_tokens_args *args);
 rf_status rf_cuda_gather_rows(rf_stream *s, const rf_view *src, const rf_view *index,

@@ -174,6 +174,7 @@ static rf_status multiply_with_bias(rf_cuda_stream *s, const product *p, bool *i
     lt_product lt = {.desc = NULL};
 
     *is_done = false;
+    RF_TRY(rf_cuda_want_blas(&s->base));
     RF_TRY(lt_init(p, &lt));
     RF_TRY(find_plan(s, p, &lt, &plan));
     if (plan->is_told) {

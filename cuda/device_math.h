@@ -1,5 +1,5 @@
 /* Device functions that several kernels share: number formats by bits, activations and their
- * slopes. Included by k_*.cu alone. */
+ * slopes, sums over a warp. Included by k_*.cu alone. */
 #ifndef REFRACT_DEVICE_MATH_H
 #define REFRACT_DEVICE_MATH_H
 
@@ -115,11 +115,20 @@ static __device__ inline float gpu_act_slope(rf_act act, float x)
 
 /* ---- sums ------------------------------------------------------------------------------------ */
 
-/* A lane's sum added to those of its warp in halves: 16, 8, 4, 2, 1; lane 0 has the result. */
+/* The sum of a warp's lanes, added in halves: 16, 8, 4, 2, 1. A sum of two does not depend on which
+ * comes first, so that every lane has the bits of lane 0. */
 static __device__ inline float gpu_halve_lanes(float v)
 {
     for (int half = GPU_WARP / 2; half >= 1; half /= 2) {
-        v += __shfl_down_sync(GPU_ALL_LANES, v, half);
+        v += __shfl_xor_sync(GPU_ALL_LANES, v, half);
+    }
+    return v;
+}
+
+static __device__ inline double gpu_halve_lanes_f64(double v)
+{
+    for (int half = GPU_WARP / 2; half >= 1; half /= 2) {
+        v += __shfl_xor_sync(GPU_ALL_LANES, v, half);
     }
     return v;
 }
@@ -131,7 +140,7 @@ static __device__ inline float gpu_dot(const float *a, const float *b, int64_t n
     for (int64_t i = lane; i < n; i += GPU_WARP) {
         sum = fmaf(a[i], b[i], sum);
     }
-    return __shfl_sync(GPU_ALL_LANES, gpu_halve_lanes(sum), 0);
+    return gpu_halve_lanes(sum);
 }
 
 #endif

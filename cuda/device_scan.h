@@ -5,6 +5,9 @@
 
 #include "gpu_port.h"
 
+/* Of a block that walks an array by itself. */
+enum { GPU_SCAN_THREADS = 1024, GPU_SCAN_WARPS = GPU_SCAN_THREADS / GPU_WARP };
+
 /* What the lanes before this one have. */
 static __device__ inline int64_t gpu_warp_scan(int64_t mine)
 {

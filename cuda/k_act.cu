@@ -88,9 +88,7 @@ void rf_k_jump_window_grad(cudaStream_t stream, rf_act_arrays act, rf_codes code
 static __device__ inline double block_sum(double mine, double *partial)
 {
     const int lane = (int)threadIdx.x % GPU_WARP, warp = (int)threadIdx.x / GPU_WARP;
-    for (int half = GPU_WARP / 2; half >= 1; half /= 2) {
-        mine += __shfl_down_sync(GPU_ALL_LANES, mine, half);
-    }
+    mine = gpu_halve_lanes_f64(mine);
     if (lane == 0) {
         partial[warp] = mine;
     }

@@ -5,6 +5,7 @@
  * its equals by row and latent. All sums are of integers, so that order leaves no trace. */
 #include "k_batch_topk.h"
 
+#include "device_scan.h"
 #include "k_encode_pool_device.h"
 
 typedef enum count_kind { COUNT_BOUNDS, COUNT_UPPER, COUNT_LOWER } count_kind;
@@ -277,11 +278,11 @@ static __device__ inline void note_found(rf_k_batch_class *state, int kind, int6
 }
 
 /* Thread t has the t-th largest 64 bins. */
-static __global__ void __launch_bounds__(SCAN_THREADS)
+static __global__ void __launch_bounds__(GPU_SCAN_THREADS)
     batch_find(rf_k_batch batch, int kind, bool is_last)
 {
-    GPU_SHARED(int64_t, totals, SCAN_WARPS);
-    const int which = (int)blockIdx.x, each = RF_BATCH_BINS / SCAN_THREADS;
+    GPU_SHARED(int64_t, totals, GPU_SCAN_WARPS);
+    const int which = (int)blockIdx.x, each = RF_BATCH_BINS / GPU_SCAN_THREADS;
     const int first = RF_BATCH_BINS - 1 - (int)threadIdx.x * each;
     rf_k_batch_class *state = batch.state + which;
     uint32_t *counts = batch.counts + (int64_t)which * RF_BATCH_BINS;
@@ -292,7 +293,7 @@ static __global__ void __launch_bounds__(SCAN_THREADS)
     for (int i = 0; i < each; i++) {
         mine += counts[first - i];
     }
-    int64_t above = sum_before_in_block(mine, totals, &all);
+    int64_t above = gpu_block_scan(mine, totals, &all);
     const bool is_here = wanted > 0 && above < wanted && above + mine >= wanted;
     int bin = is_here ? first : -1;
     while (is_here && above + counts[bin] < wanted) {
@@ -311,16 +312,16 @@ static __global__ void __launch_bounds__(SCAN_THREADS)
 }
 
 /* Ties of the rows of a class before each of its rows. */
-static __global__ void __launch_bounds__(SCAN_THREADS) batch_start_ties(rf_k_batch batch, int64_t n)
+static __global__ void __launch_bounds__(GPU_SCAN_THREADS)
+    batch_start_ties(rf_k_batch batch, int64_t n)
 {
-    GPU_SHARED(int64_t, totals, SCAN_WARPS);
+    GPU_SHARED(int64_t, totals, GPU_SCAN_WARPS);
     const int which = (int)blockIdx.x;
     int64_t before = 0, all;
-    for (int64_t first = 0; first < n; first += SCAN_THREADS) {
+    for (int64_t first = 0; first < n; first += GPU_SCAN_THREADS) {
         const int64_t row = first + threadIdx.x;
         const bool is_mine = row < n && class_of_row(batch.classes.row_class, row) == which;
-        const int64_t sum =
-            before + sum_before_in_block(is_mine ? batch.n_tied[row] : 0, totals, &all);
+        const int64_t sum = before + gpu_block_scan(is_mine ? batch.n_tied[row] : 0, totals, &all);
         if (is_mine) {
             batch.tie_start[row] = sum;
         }
@@ -341,7 +342,7 @@ static void find(cudaStream_t stream, rf_k_bounds bounds, rf_k_batch batch, int6
 {
     GPU_LAUNCH(batch_count, blocks_of_rows(n_rows), ROW_THREADS, 0, stream, bounds, batch, n_rows,
                (int)kind, is_last);
-    GPU_LAUNCH(batch_find, (unsigned)batch.n_classes, SCAN_THREADS, 0, stream, batch, (int)kind,
+    GPU_LAUNCH(batch_find, (unsigned)batch.n_classes, GPU_SCAN_THREADS, 0, stream, batch, (int)kind,
                is_last);
 }
 
@@ -359,6 +360,7 @@ void rf_k_batch_settle(cudaStream_t stream, rf_k_bounds bounds, rf_k_exact exact
     find(stream, bounds, batch, n_rows, COUNT_UPPER, is_last);
     find(stream, bounds, batch, n_rows, COUNT_LOWER, is_last);
     GPU_LAUNCH(batch_count_ties, blocks, ROW_THREADS, 0, stream, batch, n_rows, is_last);
-    GPU_LAUNCH(batch_start_ties, (unsigned)batch.n_classes, SCAN_THREADS, 0, stream, batch, n_rows);
+    GPU_LAUNCH(batch_start_ties, (unsigned)batch.n_classes, GPU_SCAN_THREADS, 0, stream, batch,
+               n_rows);
     GPU_LAUNCH(batch_keep, blocks, ROW_THREADS, 0, stream, batch, n_rows, is_last);
 }

@@ -319,14 +319,12 @@ void rf_k_codes_keep(cudaStream_t stream, rf_codes codes, rf_class_rows rows, fl
 /* ---- scans -------------------------------------------------------------------------------------
  */
 
-enum { SCAN_BLOCK = 1024, SCAN_WARPS = SCAN_BLOCK / GPU_WARP };
-
 /* One block walks the array: rows of a batch are few. */
 static __global__ void scan(int64_t *at, int64_t n)
 {
-    GPU_SHARED(int64_t, partial, SCAN_WARPS);
+    GPU_SHARED(int64_t, partial, GPU_SCAN_WARPS);
     int64_t before = 0;
-    for (int64_t first = 0; first < n; first += SCAN_BLOCK) {
+    for (int64_t first = 0; first < n; first += GPU_SCAN_THREADS) {
         const int64_t i = first + threadIdx.x;
         const int64_t mine = i < n ? at[i] : 0;
         int64_t sum = 0;
@@ -343,5 +341,5 @@ static __global__ void scan(int64_t *at, int64_t n)
 
 void rf_k_scan(cudaStream_t stream, int64_t *at, int64_t n)
 {
-    GPU_LAUNCH(scan, dim3(1), dim3(SCAN_BLOCK), 0, stream, at, n);
+    GPU_LAUNCH(scan, dim3(1), dim3(GPU_SCAN_THREADS), 0, stream, at, n);
 }

@@ -19,6 +19,7 @@
  * the end. Numbers below FLT_MIN may be flushed, products (n FLT_MIN) and operands (sqrt(n) FLT_MIN
  * (|x| + |w|)): `offsets` has that. Where a TF32 operand could be rounded to infinity, the bound is
  * infinite and every latent is measured. */
+#include "device_scan.h"
 #include "k_encode_device.h"
 
 enum {
@@ -49,7 +50,7 @@ static __device__ inline unsigned long long double_bits(double v)
  * too small or too large for floats they are added one after the other, as doubles. */
 static __device__ inline double row_norm(const float *row, int64_t n, int lane)
 {
-    double sum = (double)dot_of_lanes(row, row, n, lane);
+    double sum = (double)gpu_dot(row, row, n, lane);
     double more = 0x1p-12;
     if (!(sum > 1e-20 && sum < 1e30 && n <= 32 * 2048)) {
         sum = 0.0;
@@ -71,8 +72,7 @@ static __device__ inline uint16_t bf16_of(float v)
 {
     const float most = 0x1.fep127f;
     const float low = v < most ? v : most, in = low > -most ? low : -most;
-    const uint32_t bits = __float_as_uint(in);
-    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    return gpu_to_bf16(in);
 }
 
 /* Writes the copy of row `i` and returns |rounded - row|, rounded up, over what is not below
@@ -87,15 +87,12 @@ static __device__ inline double round_row(const rf_k_operand *o, int64_t i, int 
         if (o->products == RF_PRODUCTS_BF16) {
             const uint16_t bits = bf16_of(v);
             o->copy[i * o->copy_stride + j] = bits;
-            to = __uint_as_float((uint32_t)bits << 16);
+            to = gpu_from_bf16(bits);
         }
         const double e = fabsf(v) < FLT_MIN ? 0.0 : (double)(v - to);
         sum += e * e;
     }
-    for (int half = GPU_WARP / 2; half >= 1; half /= 2) {
-        sum += __shfl_xor_sync(GPU_ALL_LANES, sum, half);
-    }
-    return sqrt(sum) * (1.0 + 1e-9);
+    return sqrt(gpu_halve_lanes_f64(sum)) * (1.0 + 1e-9);
 }
 
 static __global__ void __launch_bounds__(BOUND_THREADS, 4)
@@ -226,19 +223,19 @@ static __global__ void __launch_bounds__(RF_ENCODE_STEP)
 }
 
 /* One block: 8192 rows a turn. */
-static __global__ void __launch_bounds__(SCAN_THREADS)
+static __global__ void __launch_bounds__(GPU_SCAN_THREADS)
     encode_start_rows(const int32_t *count, int64_t n, int64_t *start)
 {
-    GPU_SHARED(int64_t, totals, SCAN_WARPS);
+    GPU_SHARED(int64_t, totals, GPU_SCAN_WARPS);
     int64_t before = 0;
-    for (int64_t first = 0; first < n; first += SCAN_THREADS * SCAN_EACH) {
+    for (int64_t first = 0; first < n; first += GPU_SCAN_THREADS * SCAN_EACH) {
         const int64_t i0 = first + (int64_t)threadIdx.x * SCAN_EACH;
         const int64_t i1 = i0 + SCAN_EACH < n ? i0 + SCAN_EACH : n;
         int64_t mine = 0, all;
         for (int64_t i = i0; i < i1; i++) {
             mine += count[i];
         }
-        int64_t sum = before + sum_before_in_block(mine, totals, &all);
+        int64_t sum = before + gpu_block_scan(mine, totals, &all);
         before += all;
         for (int64_t i = i0; i < i1; i++) {
             start[i] = sum;
@@ -283,5 +280,5 @@ void rf_k_encode_offsets(cudaStream_t stream, const float *norm, const float *bi
 
 void rf_k_encode_start_rows(cudaStream_t stream, const int32_t *count, int64_t n, int64_t *start)
 {
-    GPU_LAUNCH(encode_start_rows, 1, SCAN_THREADS, 0, stream, count, n, start);
+    GPU_LAUNCH(encode_start_rows, 1, GPU_SCAN_THREADS, 0, stream, count, n, start);
 }

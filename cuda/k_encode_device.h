@@ -3,7 +3,7 @@
 #ifndef REFRACT_K_ENCODE_DEVICE_H
 #define REFRACT_K_ENCODE_DEVICE_H
 
-#include "gpu_port.h"
+#include "device_math.h"
 #include "k_encode.h"
 
 #include <float.h>
@@ -54,26 +54,6 @@ static __device__ inline float max_of_lanes(float v)
     return v;
 }
 
-/* The canonical dot's tree: halves of 16, 8, 4, 2, 1. Sums of two commute, so every lane ends with
- * the bits of lane 0. */
-static __device__ inline float tree_of_lanes(float v)
-{
-    for (int half = GPU_WARP / 2; half >= 1; half /= 2) {
-        v += __shfl_xor_sync(GPU_ALL_LANES, v, half);
-    }
-    return v;
-}
-
-/* rf_dot. */
-static __device__ inline float dot_of_lanes(const float *a, const float *b, int64_t n, int lane)
-{
-    float sum = 0.0f;
-    for (int64_t i = lane; i < n; i += GPU_WARP) {
-        sum = fmaf(a[i], b[i], sum);
-    }
-    return tree_of_lanes(sum);
-}
-
 /* Canonical values of row `x` with four latents (some may be the same one): each x that is read
  * serves four, and four rows of w are on their way at a time. */
 static __device__ inline void four_values(const rf_k_exact *e, const float *x,
@@ -89,10 +69,10 @@ static __device__ inline void four_values(const rf_k_exact *e, const float *x,
         s2 = fmaf(v, w2[i], s2);
         s3 = fmaf(v, w3[i], s3);
     }
-    value[0] = tree_of_lanes(s0) + e->bias[latent[0]];
-    value[1] = tree_of_lanes(s1) + e->bias[latent[1]];
-    value[2] = tree_of_lanes(s2) + e->bias[latent[2]];
-    value[3] = tree_of_lanes(s3) + e->bias[latent[3]];
+    value[0] = gpu_halve_lanes(s0) + e->bias[latent[0]];
+    value[1] = gpu_halve_lanes(s1) + e->bias[latent[1]];
+    value[2] = gpu_halve_lanes(s2) + e->bias[latent[2]];
+    value[3] = gpu_halve_lanes(s3) + e->bias[latent[3]];
 }
 
 /* Of four values that of lane % 4: own. */
@@ -116,34 +96,6 @@ static __device__ inline int64_t k_of_class(const rf_k_classes *classes, int whi
     const int64_t low = which < 2 ? (which < 1 ? k[0] : k[1]) : (which < 3 ? k[2] : k[3]);
     const int64_t high = which < 6 ? (which < 5 ? k[4] : k[5]) : (which < 7 ? k[6] : k[7]);
     return which < RF_MAX_ROW_CLASSES / 2 ? low : high;
-}
-
-/* ---- sums over a block -------------------------------------------------------------------------
- */
-
-enum { SCAN_THREADS = 1024, SCAN_WARPS = SCAN_THREADS / GPU_WARP };
-
-/* The sum of `mine` over the threads before this one (own), of a block of SCAN_THREADS; *all: of
- * all of them. totals [SCAN_WARPS] is shared memory. All threads call it. */
-static __device__ inline int64_t sum_before_in_block(int64_t mine, int64_t *totals, int64_t *all)
-{
-    const int lane = lane_of_thread(), warp = (int)threadIdx.x / GPU_WARP;
-    int64_t sum = mine, total = 0;
-    for (int step = 1; step < GPU_WARP; step *= 2) {
-        const int64_t other = __shfl_up_sync(GPU_ALL_LANES, sum, step);
-        sum += lane >= step ? other : 0;
-    }
-    if (lane == GPU_WARP - 1) {
-        totals[warp] = sum;
-    }
-    __syncthreads();
-    for (int w = 0; w < SCAN_WARPS; w++) {
-        sum += w < warp ? totals[w] : 0;
-        total += totals[w];
-    }
-    __syncthreads(); /* totals are read */
-    *all = total;
-    return sum - mine;
 }
 
 /* ---- which of a step's products may reach a bound ----------------------------------------------

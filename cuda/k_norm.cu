@@ -20,19 +20,13 @@ static dim3 grid_of_rows(int64_t n)
     return dim3(rf_blocks(n, WARPS));
 }
 
-/* The sum of the lanes' parts; every lane has it. */
-static __device__ inline float warp_sum(float mine)
-{
-    return __shfl_sync(GPU_ALL_LANES, gpu_halve_lanes(mine), 0);
-}
-
 static __device__ inline float mean_of(const float *x, int64_t d, int lane)
 {
     float sum = 0.0f;
     for (int64_t j = lane; j < d; j += GPU_WARP) {
         sum += x[j];
     }
-    return warp_sum(sum) / (float)d;
+    return gpu_halve_lanes(sum) / (float)d;
 }
 
 /* ---- layer norm ------------------------------------------------------------------------------ */
@@ -44,7 +38,7 @@ static __device__ inline float root_of(const float *x, int64_t d, float mean, fl
         const float off = x[j] - mean;
         sum = fmaf(off, off, sum);
     }
-    return sqrtf(warp_sum(sum) / (float)d + eps);
+    return sqrtf(gpu_halve_lanes(sum) / (float)d + eps);
 }
 
 static __global__ void layer_norm(rf_layer_norm_args args)
@@ -142,8 +136,8 @@ static __global__ void norm_grad(rf_layer_norm_grad_args args, const float *mean
             sum += g;
             dot = fmaf(g, (x[j] - mean) * inverse, dot);
         }
-        const float mean_g = warp_sum(sum) / (float)d;
-        dot = warp_sum(dot);
+        const float mean_g = gpu_halve_lanes(sum) / (float)d;
+        dot = gpu_halve_lanes(dot);
         const float along = d_scale == NULL ? dot / (float)d : 0.0f;
         for (int64_t j = lane; args.d_x.data != NULL && j < d; j += GPU_WARP) {
             const float g = weight != NULL ? d_y[j] * weight[j] : d_y[j];

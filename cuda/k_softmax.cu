@@ -36,7 +36,7 @@ static __device__ inline void softmax_row(float *x, int64_t d, int lane)
         x[j] = e;
         sum += e;
     }
-    sum = __shfl_sync(GPU_ALL_LANES, gpu_halve_lanes(sum), 0);
+    sum = gpu_halve_lanes(sum);
     for (int64_t j = lane; j < d; j += GPU_WARP) {
         x[j] = x[j] / sum;
     }

@@ -112,7 +112,7 @@ static __device__ inline float projection(const float *g, float scale, const flo
         for (int64_t j = segment_begin(held.segments, l) + lane; j < end; j += GPU_WARP) {
             dot = fmaf(scale * g[j], w[j], dot);
         }
-        dot = __shfl_sync(GPU_ALL_LANES, gpu_halve_lanes(dot), 0);
+        dot = gpu_halve_lanes(dot);
         const float of_l = held.segments.n > 1 ? segment_norm(w, held.segments, l, n, lane) : 1.0f;
         if (of_l > 0.0f) {
             along += held.segments.n > 1 ? dot / of_l : dot;

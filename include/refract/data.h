@@ -163,8 +163,13 @@ int64_t rf_transform_height(const rf_transform *t);
 int64_t rf_transform_width(const rf_transform *t);
 /* The same pixels come out of both. */
 bool rf_transform_is_equal(const rf_transform *a, const rf_transform *b);
-/* `out` [3, height, width]. Equals transformers' PIL processors, and the inference transforms of
- * open_clip and timm to 1e-6 (given RGB pictures). */
+/* The resized and cropped picture, `out` [height, width, 3]; a picture that is smaller is padded
+ * with black. */
+rf_status rf_transform_bytes(const rf_transform *t, const rf_picture *picture, uint8_t *out);
+/* What a channel's byte is to the model: `levels` [3, 256], scaled and normalised. */
+void rf_transform_levels(const rf_transform *t, float *levels);
+/* Both: `out` [3, height, width]. Equals transformers' PIL processors, and the inference transforms
+ * of open_clip and timm to 1e-6 (given RGB pictures). */
 rf_status rf_transform_apply(const rf_transform *t, const rf_picture *picture, float *out);
 
 /* ---- image reader: from the bytes of a picture file to a model's input --------------------------
@@ -177,10 +182,10 @@ typedef struct rf_image_reader rf_image_reader;
 rf_status rf_image_reader_create(const rf_transform *transform, bool fast_decode,
                                  rf_image_reader **out);
 void rf_image_reader_destroy(rf_image_reader *reader); /* NULL is fine */
-/* `out` [3, height, width] of the transform; `name` is for messages. Without fast_decode this is
- * rf_picture_decode and rf_transform_apply. Errors: theirs. */
+/* `out` [height, width, 3] of the transform; `name` is for messages. Without fast_decode this is
+ * rf_picture_decode and rf_transform_bytes. Errors: theirs. */
 rf_status rf_image_reader_read(rf_image_reader *reader, const void *bytes, int64_t n_bytes,
-                               const char *name, float *out);
+                               const char *name, uint8_t *out);
 
 /* ---- session: a model and pictures for it, for programs that look at a few
  * -----------------------
@@ -197,11 +202,11 @@ typedef struct rf_session {
     int64_t capacity;
 } rf_session;
 
-/* The model of `folder` on the CPU with `n_threads` (0: what OpenMP says), for the pictures that
- * its preprocessing makes. `opts` (may be NULL) as for rf_vit_open; image sizes of 0 are the
- * preprocessing's. */
-rf_status rf_session_open(const char *folder, int n_threads, const rf_vit_opts *opts,
-                          rf_session *out);
+/* The model of `folder` on `device`, the CPU with `n_threads` (0: what OpenMP says), for the
+ * pictures that its preprocessing makes. `opts` (may be NULL) as for rf_vit_open; image sizes of 0
+ * are the preprocessing's. Local. Errors: UNSUPPORTED (no such device), those of rf_vit_open. */
+rf_status rf_session_open(const char *folder, rf_device device, int n_threads,
+                          const rf_vit_opts *opts, rf_session *out);
 /* Load, transform and copy in pictures: `images` [n, 3, H, W] (device) is valid until the next
  * call. */
 rf_status rf_session_load(rf_session *session, const char *const *paths, int64_t n,
@@ -214,8 +219,8 @@ void rf_session_close(rf_session *session);
 /* B images; a picture has one frame and three channels. */
 typedef struct rf_image_batch {
     int64_t n_images, n_frames, n_channels, height, width;
-    const float *pixels;     /* [B, frames, C, H, W] */
-    const uint8_t *valid;    /* [B]; 0: the picture could not be read, and its pixels are zero */
+    const uint8_t *pixels;   /* [B, frames, H, W, C]; rf_transform_levels says what they mean */
+    const uint8_t *valid;    /* [B]; 0: the picture could not be read, and its pixels are black */
     const int64_t *pictures; /* [B] indices in the loader's split */
 } rf_image_batch;
 
@@ -223,10 +228,12 @@ typedef struct rf_image_loader_opts {
     const rf_picture_list *list; /* borrowed while the loader lives */
     rf_picture_split split;
     rf_transform transform;
-    int64_t max_images; /* of the largest group, >= 1 */
-    int64_t n_threads;  /* 0: one */
-    int64_t n_ahead;    /* batches decoded while the consumer holds one, >= 1; 0: two */
-    bool fast_decode;   /* rf_image_reader_create's */
+    int64_t max_images;  /* of the largest group, >= 1 */
+    int64_t n_threads;   /* 0: one */
+    int64_t n_ahead;     /* batches decoded while the consumer holds one, >= 1; 0: two */
+    bool fast_decode;    /* rf_image_reader_create's */
+    rf_backend *backend; /* pixels lie in its pinned memory: copies of a batch must have run before
+                            the next call of next, start or destroy. NULL: in ordinary memory */
 } rf_image_loader_opts;
 
 /* Threads of its own that read, decode and transform pictures ahead of one consumer. What a batch
@@ -255,6 +262,24 @@ void rf_image_loader_bad(const rf_image_loader *loader, int64_t idx, const char 
                          const char **reason);
 /* Different pictures delivered so far, bad ones included. */
 int64_t rf_image_loader_n_seen(const rf_image_loader *loader);
+
+/* ---- feed: a loader's pictures as a model on a device takes them --------------------------------
+ */
+
+/* Decoding, copies and the model's work on `stream` overlap. Local. */
+typedef struct rf_image_feed rf_image_feed;
+/* `stream` is borrowed; `opts->backend` is the stream's. */
+rf_status rf_image_feed_create(rf_stream *stream, const rf_image_loader_opts *opts,
+                               rf_image_feed **out);
+void rf_image_feed_destroy(rf_image_feed *feed); /* waits for `stream`; NULL is fine */
+/* rf_image_loader_start's. */
+rf_status rf_image_feed_start(rf_image_feed *feed, const int64_t *pictures, const int64_t *first,
+                              int64_t n_groups);
+/* The next group, as rf_image_loader_next; `images` [B, 3, H, W] (device, in the order of `stream`)
+ * is theirs until the next call, a picture that could not be read 0. */
+rf_status rf_image_feed_next(rf_image_feed *feed, const rf_image_batch **batch, rf_view *images);
+/* For what could not be read. */
+const rf_image_loader *rf_image_feed_loader(const rf_image_feed *feed);
 
 /* ---- settings of section `activations` --------------------------------------------------------
  */

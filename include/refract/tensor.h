@@ -55,8 +55,9 @@ typedef enum rf_memory { RF_MEMORY_DEVICE, RF_MEMORY_PINNED } rf_memory;
 typedef enum rf_device { RF_DEVICE_AUTO, RF_DEVICE_CPU, RF_DEVICE_CUDA } rf_device;
 extern const char *const rf_device_names[]; /* ends in NULL */
 
-/* The backend of `device`. Ranks of `comm` on one host take its GPUs in turn. `n_threads` of the
- * CPU, 0: what OpenMP says. Collective. Errors: UNSUPPORTED (a build without CUDA, no GPU). */
+/* The backend of `device`. Ranks of `comm` on one host take its GPUs in turn; NULL: this process is
+ * alone. `n_threads` of the CPU, 0: what OpenMP says. Collective. Errors: UNSUPPORTED (a build
+ * without CUDA, no GPU). */
 rf_status rf_backend_create(rf_device device, const rf_comm *comm, int n_threads, rf_backend **out);
 /* The CPU's alone, which needs no other rank. Local. */
 rf_status rf_backend_cpu_create(int n_threads, rf_backend **out);
@@ -179,6 +180,13 @@ typedef struct rf_add_args {
 } rf_add_args;
 rf_status rf_add(rf_stream *s, const rf_add_args *args);
 
+/* images [B, C, H, W] = levels [C, 256] of pixels (U8) [B, H, W, C]: each byte becomes what its
+ * channel's line of `levels` says. All contiguous. */
+typedef struct rf_pixel_values_args {
+    rf_view pixels, levels, images;
+} rf_pixel_values_args;
+rf_status rf_pixel_values(rf_stream *s, const rf_pixel_values_args *args);
+
 /* rows [B * n_patches, C * t * P * P] from images [B, C, H, W], or from clips [B, F, C, H, W] in
  * tubelets of t frames (last stride 1): patches (t, y, x) in order, inside one (c, t, y, x). A
  * border that does not fill a patch is left out, as a convolution of stride P does. tubelet 0 is 1.
@@ -196,7 +204,8 @@ typedef struct rf_embed_tokens_args {
 } rf_embed_tokens_args;
 rf_status rf_embed_tokens(rf_stream *s, const rf_embed_tokens_args *args);
 
-/* dst [m, d] = rows of src [n, d] named by index [m] (I64, each in 0..n-1). */
+/* dst [m, d] = rows of src [n, d] named by index [m] (I64, each in 0..n-1). Another index is
+ * INVALID_ARG on the CPU; a device, where nobody waits for what it finds, makes that row NaN. */
 rf_status rf_gather_rows(rf_stream *s, const rf_view *src, const rf_view *index,
                          const rf_view *dst);
 
@@ -683,6 +692,7 @@ typedef struct rf_backend_ops {
     rf_status (*softmax_rows)(rf_stream *s, const rf_view *x);
     rf_status (*activation)(rf_stream *s, rf_act act, const rf_view *x, const rf_view *y);
     rf_status (*add)(rf_stream *s, const rf_add_args *args);
+    rf_status (*pixel_values)(rf_stream *s, const rf_pixel_values_args *args);
     rf_status (*patch_rows)(rf_stream *s, const rf_patch_rows_args *args);
     rf_status (*embed_tokens)(rf_stream *s, const rf_embed_tokens_args *args);
     rf_status (*gather_rows)(rf_stream *s, const rf_view *src, const rf_view *index,

@@ -280,9 +280,12 @@ rf_status rf_run_store_path(const rf_run_settings *settings, char out[RF_PATH_LE
 rf_status rf_cache_run(const rf_comm *comm, const rf_run_settings *settings,
                        rf_cache_report *report);
 
-/* A table of what the run will take with `n_ranks` ranks: memory of each rank, bytes read, FLOP,
- * hours by a product that is timed for it. Local. */
-rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *out);
+/* A table of what the run will take with `n_ranks` ranks: memory of each rank (of its device, where
+ * train.device is one, and of the host), bytes read, FLOP, hours by a product that is timed for it.
+ * `device_bytes` of memory has each rank's device; 0: what the one of this machine has free, if
+ * there is one. Local. Errors: USAGE (memory of a device, and train.device is the CPU). */
+rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, double device_bytes,
+                        rf_str *out);
 
 /* What a coder's step `step` (from 0) of `n_steps` runs at; functions of settings and numbers
  * alone.

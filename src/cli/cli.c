@@ -48,12 +48,32 @@ int rf_cli_n_words(const rf_cli *cli)
 rf_status rf_cli_session(const rf_cli *cli, const char *folder, rf_session *out)
 {
     rf_status status = RF_OK;
+    const int n_words = rf_cli_n_words(cli);
     int64_t n_wanted = 0;
     int n_threads = 0;
-    RF_TRY(rf_parse_i64(rf_cli_value(cli, rf_cli_n_words(cli), "threads", "0"), &n_wanted));
+    rf_device device = RF_DEVICE_AUTO;
+    RF_TRY(rf_parse_i64(rf_cli_value(cli, n_words, "threads", "0"), &n_wanted));
     RF_TRY(rf_cli_threads(cli, n_wanted, &n_threads));
-    const rf_vit_opts opts = {.row = rf_cli_value(cli, rf_cli_n_words(cli), "row", NULL)};
-    RF_TRY(rf_session_open(folder, n_threads, &opts, out));
+    RF_TRY(rf_cli_device(cli, n_words, &device));
+    const rf_vit_opts opts = {.row = rf_cli_value(cli, n_words, "row", NULL)};
+    RF_TRY(rf_session_open(folder, device, n_threads, &opts, out));
+fail:
+    return status;
+}
+
+rf_status rf_cli_device(const rf_cli *cli, int first, rf_device *out)
+{
+    rf_status status = RF_OK;
+    const char *word = rf_cli_value(cli, first, "device", rf_device_names[RF_DEVICE_AUTO]);
+    int i = 0;
+    while (rf_device_names[i] != NULL && strcmp(rf_device_names[i], word) != 0) {
+        i++;
+    }
+    if (rf_device_names[i] == NULL) {
+        RF_FAIL(RF_ERR_USAGE, "device=%s: expected %s, %s or %s", word, rf_device_names[0],
+                rf_device_names[1], rf_device_names[2]);
+    }
+    *out = (rf_device)i;
 fail:
     return status;
 }

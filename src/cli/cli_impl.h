@@ -6,6 +6,7 @@
 #include "refract/comm.h"
 #include "refract/data.h"
 #include "refract/tensor.h"
+#include "refract/train.h"
 #include "refract/vit.h"
 
 /* What a command gets. `args` are the words behind its name; nothing is owned. */
@@ -39,6 +40,11 @@ rf_status rf_cli_check_keys(const rf_cli *cli, int first, const char *const *key
 rf_status rf_cli_need_args(const rf_cli *cli, int n, const char *usage);
 /* Threads of this rank: `wanted`, or the host's cores over its ranks. Collective over cli->comm. */
 rf_status rf_cli_threads(const rf_cli *cli, int64_t wanted, int *out);
+/* The run file that is the first word, with the settings behind it over its own; `usage` where
+ * there is none. Also refuses published figures that are not there. Local. */
+rf_status rf_cli_run_settings(const rf_cli *cli, const char *usage, rf_run_settings **out);
+/* The value of device=NAME from word `first` on, as train.device; auto where there is none. */
+rf_status rf_cli_device(const rf_cli *cli, int first, rf_device *out);
 /* "model.path=..." or "model.NAME.path=...": where a model is now. */
 bool rf_cli_is_model_path(const char *word);
 /* Read the run folder `dir`, write its page and say where it is; of several coders print their
@@ -50,7 +56,7 @@ int rf_cli_n_words(const rf_cli *cli);
 /* Print to standard output on the root rank. */
 void rf_cli_print(const rf_cli *cli, const char *fmt, ...) RF_PRINTF(2, 3);
 
-/* The model of `folder` with pictures, on threads=N, as row=FILE says. */
+/* The model of `folder` with pictures, on device=NAME, threads=N, as row=FILE says. */
 rf_status rf_cli_session(const rf_cli *cli, const char *folder, rf_session *out);
 /* Install the sinks of log and progress, and the handlers of SIGTERM, SIGINT and SIGUSR1. */
 void rf_terminal_init(bool is_root, int rank, int size);

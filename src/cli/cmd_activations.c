@@ -126,7 +126,7 @@ static void print_captures(const rf_cli *cli, const capture *captures, int64_t n
 
 static rf_status run(rf_cli *cli)
 {
-    static const char *const keys[] = {"hooks", "out", "row", "threads", NULL};
+    static const char *const keys[] = {"hooks", "out", "row", "device", "threads", NULL};
     rf_status status = RF_OK;
     rf_session m = {0};
     capture *captures = NULL;
@@ -159,7 +159,8 @@ fail:
 
 const rf_command rf_command_activations = {
     .name = "activations",
-    .usage = "MODEL PICTURE... hooks=NAME,NAME out=FILE.safetensors [row=FILE.yaml] [threads=N]",
+    .usage = "MODEL PICTURE... hooks=NAME,NAME out=FILE.safetensors [row=FILE.yaml] "
+             "[device=NAME] [threads=N]",
     .summary = "write a model's activations on a few pictures, for a notebook",
     .help =
         "Runs each PICTURE through MODEL (a Hugging Face folder) and writes the activations at "
@@ -173,6 +174,7 @@ const rf_command rf_command_activations = {
         "  hooks=NAMES   hook points, commas between; layers may be negative (from the end)\n"
         "  out=FILE      the file to write\n"
         "  row=FILE      a row of the architecture table, for a model that Refract does not know\n"
+        "  device=NAME   as train.device; default auto, a GPU where there is one\n"
         "  threads=N     default: all cores",
     .uses_ranks = false,
     .run = run,

@@ -122,7 +122,8 @@ fail:
 
 static rf_status run(rf_cli *cli)
 {
-    static const char *const keys[] = {"against", "row", "tol", "threads", "format", NULL};
+    static const char *const keys[] = {"against", "row",    "tol", "device",
+                                       "threads", "format", NULL};
     rf_status status = RF_OK;
     rf_backend *be = NULL;
     rf_stream *s = NULL;
@@ -131,6 +132,7 @@ static rf_status run(rf_cli *cli)
     double tolerance = 0.0;
     int64_t n_threads_wanted = 0;
     int n_threads = 0;
+    rf_device device = RF_DEVICE_AUTO;
 
     RF_TRY(rf_cli_need_args(cli, 1, "check MODEL against=FILE"));
     RF_TRY(rf_cli_check_keys(cli, 1, keys));
@@ -149,10 +151,11 @@ static rf_status run(rf_cli *cli)
     }
     RF_TRY(rf_parse_i64(rf_cli_value(cli, 1, "threads", "0"), &n_threads_wanted));
     RF_TRY(rf_cli_threads(cli, n_threads_wanted, &n_threads));
+    RF_TRY(rf_cli_device(cli, 1, &device));
     RF_TRY(rf_tensor_file_open(against, &reference));
     rf_vit_opts opts = {.row = rf_cli_value(cli, 1, "row", NULL)};
     RF_TRY_DOING(rf_vit_reference_opts(reference, &opts), "%s", against);
-    RF_TRY(rf_backend_cpu_create(n_threads, &be));
+    RF_TRY(rf_backend_create(device, NULL, n_threads, &be));
     RF_TRY(rf_stream_create(be, &s));
     RF_TRY(rf_vit_open(be, cli->args[0], &opts, &vit));
     RF_TRY_DOING(check(cli, vit, s, reference, tolerance, strcmp(format, "markdown") == 0), "%s",
@@ -167,7 +170,8 @@ fail:
 
 const rf_command rf_command_check = {
     .name = "check",
-    .usage = "MODEL against=REFERENCE.safetensors [tol=2e-5] [row=FILE.yaml] [threads=N]",
+    .usage =
+        "MODEL against=REFERENCE.safetensors [tol=2e-5] [row=FILE.yaml] [device=NAME] [threads=N]",
     .summary = "compare a model with what its own library computes, at every hook point",
     .help =
         "Runs MODEL (a folder) over the pictures, clip or text in REFERENCE and compares the\n"
@@ -186,6 +190,7 @@ const rf_command rf_command_check = {
         "  tol=NUMBER       largest error allowed; default 2e-5\n"
         "  row=FILE.yaml    a row of the architecture table, for a model that Refract does not "
         "know\n"
+        "  device=NAME      as train.device; default auto, a GPU where there is one\n"
         "  format=markdown  one row of a table, whatever the errors are\n"
         "  threads=N        default: all cores",
     .uses_ranks = false,

@@ -6,12 +6,12 @@
 
 #include <string.h>
 
-/* Of the run's own settings: where model and pictures are now, and how a model is opened that the
- * run never had (it was trained from a store). */
+/* Of the run's own settings: where model and pictures are now, how a model is opened that the run
+ * never had (it was trained from a store), and where to compute. */
 static bool is_of_run(const char *word)
 {
     return strncmp(word, "model.", 6) == 0 || strncmp(word, "data.path=", 10) == 0 ||
-           strncmp(word, "data.root=", 10) == 0;
+           strncmp(word, "data.root=", 10) == 0 || strncmp(word, "train.device=", 13) == 0;
 }
 
 /* The words behind the run: those of the run come first then, *n_paths of them; the others are keys
@@ -88,7 +88,8 @@ const rf_command rf_command_eval = {
         "part=val\n"
         "\n"
         "model.path= (model.NAME.path=), data.path= and data.root= say where model and pictures\n"
-        "are now, if they were moved or the run was trained from a store. classifier= is a file "
+        "are now, if they were moved or the run was trained from a store; train.device= where to\n"
+        "compute, if not where it was trained. classifier= is a file "
         "of\n"
         "refract zero-shot, for the cross entropy of a model without a head (CLIP).\n"
         "keys:",

@@ -2,9 +2,7 @@
 #include "cli_impl.h"
 #include "refract/train.h"
 
-#include <string.h>
-
-static rf_status load_settings(const rf_cli *cli, const char *usage, rf_run_settings **out)
+rf_status rf_cli_run_settings(const rf_cli *cli, const char *usage, rf_run_settings **out)
 {
     rf_status status = RF_OK;
     RF_TRY(rf_cli_need_args(cli, 1, usage));
@@ -64,8 +62,8 @@ static rf_status run(rf_cli *cli)
     rf_status status = RF_OK;
     rf_run_settings *settings = NULL;
     rf_train_report report;
-    RF_TRY(rf_comm_agree(cli->comm,
-                         load_settings(cli, "train FILE.yaml [key.path=value ...]", &settings)));
+    RF_TRY(rf_comm_agree(
+        cli->comm, rf_cli_run_settings(cli, "train FILE.yaml [key.path=value ...]", &settings)));
     RF_TRY(rf_train_run(cli->comm, settings, &report));
     print_report(cli, settings, &report);
     report_sweep(cli, settings);
@@ -97,46 +95,4 @@ const rf_command rf_command_train = {
     .uses_ranks = true,
     .run = run,
     .more_help = more_help,
-};
-
-static rf_status run_plan(rf_cli *cli)
-{
-    rf_status status = RF_OK;
-    rf_run_settings *settings = NULL;
-    rf_str text = {0};
-    int64_t n_ranks = 1;
-    int n = 0;
-    /* `ranks=` is plan's own word; the others are settings. */
-    for (int i = 0; i < cli->n_args; i++) {
-        if (strncmp(cli->args[i], "ranks=", 6) == 0) {
-            RF_TRY(rf_parse_i64(cli->args[i] + 6, &n_ranks));
-        } else {
-            cli->args[n++] = cli->args[i];
-        }
-    }
-    cli->n_args = n;
-    if (n_ranks < 1 || n_ranks > 1 << 20) {
-        RF_FAIL(RF_ERR_USAGE, "ranks=%" PRId64 ": expected 1 or more", n_ranks);
-    }
-    RF_TRY(load_settings(cli, "plan FILE.yaml [ranks=N] [key.path=value ...]", &settings));
-    RF_TRY(rf_train_plan(settings, (int)n_ranks, &text));
-    rf_cli_print(cli, "%s", text.data);
-fail:
-    rf_str_fini(&text);
-    rf_run_settings_free(settings);
-    return status;
-}
-
-const rf_command rf_command_plan = {
-    .name = "plan",
-    .usage = "FILE.yaml [ranks=N] [key.path=value ...]",
-    .summary = "what a run will take: memory, bytes, arithmetic, hours",
-    .help =
-        "Reads FILE.yaml, the model's configuration and the list of pictures, and prints what\n"
-        "'refract train' would take on N ranks (1 by default), before anything starts. Hours are\n"
-        "an estimate from one matrix product that is timed for it.\n\n"
-        "example:\n"
-        "  refract plan run.yaml ranks=8",
-    .uses_ranks = false,
-    .run = run_plan,
 };

@@ -50,7 +50,9 @@ static rf_status build(const rf_cli *cli, const char *folder, const char *names_
     rf_zero_shot classifier = {0};
     int64_t n_wanted = 0;
     int n_threads = 0;
+    rf_device device = RF_DEVICE_AUTO;
 
+    RF_TRY(rf_cli_device(cli, 1, &device));
     RF_TRY(rf_parse_i64(rf_cli_value(cli, 1, "threads", "0"), &n_wanted));
     RF_TRY(rf_cli_threads(cli, n_wanted, &n_threads));
     RF_TRY(lines_read(names_path, &names));
@@ -58,7 +60,7 @@ static rf_status build(const rf_cli *cli, const char *folder, const char *names_
         RF_TRY(lines_read(templates_path, &templates));
     }
     RF_TRY(rf_tokenizer_open(folder, &tokenizer));
-    RF_TRY(rf_backend_cpu_create(n_threads, &be));
+    RF_TRY(rf_backend_create(device, NULL, n_threads, &be));
     RF_TRY(rf_stream_create(be, &s));
     const rf_vit_opts opts = {.tower = RF_TOWER_TEXT, .row = rf_cli_value(cli, 1, "row", NULL)};
     RF_TRY(rf_vit_open(be, folder, &opts, &text));
@@ -146,8 +148,8 @@ fail:
 
 static rf_status run(rf_cli *cli)
 {
-    static const char *const keys[] = {"names", "templates", "out",     "classifier",
-                                       "top",   "row",       "threads", NULL};
+    static const char *const keys[] = {"names", "templates", "out",     "classifier", "top",
+                                       "row",   "device",    "threads", NULL};
     rf_status status = RF_OK;
     const int n_words = rf_cli_n_words(cli);
     RF_TRY(rf_cli_check_keys(cli, n_words, keys));
@@ -191,6 +193,7 @@ const rf_command rf_command_zero_shot = {
         "  top=N            classes to print, default 5\n"
         "  row=FILE.yaml    a row of the architecture table, for a model that Refract does not "
         "know\n"
+        "  device=NAME      as train.device; default auto, a GPU where there is one\n"
         "  threads=N        default: all cores",
     .uses_ranks = false,
     .run = run,

@@ -1,19 +1,58 @@
-/* Groups that a store has come from there; others are made live and written to it. */
+/* Groups that a store has come from there; others are made live and written to it: while a group is
+ * made the one before it comes to the host and is written. */
 #include "source_impl.h"
 
+#include <stdio.h>
 #include <string.h>
+
+/* A group on its way to the store. */
+typedef struct group_out {
+    int64_t group;  /* -1: none */
+    void **blocks;  /* [n_sites] pinned, in the store's type */
+    uint8_t *valid; /* [group_pictures] */
+} group_out;
 
 typedef struct cached_source {
     rf_group_source live, stored;
     rf_store *store;
-    rf_stream *stream;
+    rf_stream *stream, *copies;
     int64_t n_sites;
     bool *is_stored; /* [n_groups] in the order in which they will be asked for, as the next */
     int64_t *groups;
-    int64_t n_taken;
-    void **blocks; /* [n_sites] pinned: a group in the store's type */
-    void *staged;  /* device: one site of it */
+    int64_t n_groups, n_taken;
+    int depth;         /* of what follows: rf_upload_depth */
+    group_out outs[2]; /* they take turns */
+    int at;            /* the one in use last */
+    void *staged[2];   /* device: a site in the store's type, in turns; NULL where that is fp32 */
+    rf_event *made;
+    rf_event *copied[2]; /* of `staged` */
 } cached_source;
+
+/* Write what came to the host. */
+static rf_status write_out(const cached_source *from, group_out *out)
+{
+    const int64_t group = out->group;
+    out->group = -1; /* a store that fails is not asked again */
+    return group < 0
+               ? RF_OK
+               : rf_store_write(from->store, group, (const void *const *)out->blocks, out->valid);
+}
+
+/* Nothing is on its way any more. */
+static rf_status finish_writing(cached_source *from)
+{
+    rf_status status = RF_OK;
+
+    for (int i = 1; i <= from->depth; i++) {
+        group_out *out = &from->outs[(from->at + i) % from->depth];
+        if (out->group >= 0) {
+            RF_TRY(rf_stream_synchronise(from->copies));
+            RF_TRY(write_out(from, out));
+        }
+    }
+fail:
+    return status;
+}
 
 /* The groups of `wanted` kind alone. */
 static rf_status start_part(const cached_source *from, rf_group_source part, bool wanted,
@@ -46,10 +85,12 @@ static rf_status source_start(void *self, const int64_t *pictures, const int64_t
     cached_source *from = self;
     const int64_t group_pictures = rf_store_get_head(from->store)->group_pictures;
 
+    RF_TRY(finish_writing(from));
     rf_free(from->is_stored);
     rf_free(from->groups);
     from->is_stored = NULL;
     from->groups = NULL;
+    from->n_groups = n_groups;
     from->n_taken = 0;
     RF_ALLOC(from->is_stored, n_groups);
     RF_ALLOC(from->groups, n_groups);
@@ -63,28 +104,55 @@ fail:
     return status;
 }
 
-/* Rows of the group in work, in the store's type, to the store. */
+/* Rows of a site, in the store's type, to `block`. */
+static rf_status take_site(cached_source *from, const rf_site *site, int64_t s, int64_t n_pictures,
+                           void *rows, void *block)
+{
+    rf_status status = RF_OK;
+    const rf_dtype dtype = rf_store_get_head(from->store)->dtype;
+    const int64_t n = n_pictures * site->n_rows * site->point.width;
+    const int64_t turn = s % from->depth;
+    void *values = rows;
+
+    if (dtype != RF_F32) {
+        const rf_view wide = rf_view_1d(rows, n),
+                      narrow = rf_view_nd(from->staged[turn], dtype, 1, &n);
+        RF_TRY(rf_event_wait(from->copied[turn], from->stream));
+        RF_TRY(rf_convert(from->stream, &wide, &narrow));
+        values = from->staged[turn];
+    }
+    RF_TRY(rf_event_record(from->made, from->stream));
+    RF_TRY(rf_event_wait(from->made, from->copies));
+    RF_TRY(rf_copy_out(from->copies, block, values, (size_t)n * rf_dtype_bytes(dtype)));
+    RF_TRY(rf_event_record(from->copied[turn], from->copies));
+    if (dtype == RF_F32) {
+        RF_TRY(rf_event_wait(from->copied[turn], from->stream)); /* the rows are the caller's */
+    }
+fail:
+    return status;
+}
+
+/* The group in work begins its way to the store, and the last one gets there. */
 static rf_status write_group(cached_source *from, const rf_site *sites, int64_t n_pictures,
                              void *const *rows, const uint8_t *valid)
 {
     rf_status status = RF_OK;
-    const rf_dtype dtype = rf_store_get_head(from->store)->dtype;
+    group_out *last = &from->outs[from->at];
 
+    RF_TRY(rf_stream_synchronise(from->copies)); /* of the last group, before this one's begin */
+    from->at = (from->at + 1) % from->depth;
+    group_out *out = &from->outs[from->at];
     for (int64_t s = 0; s < from->n_sites; s++) {
-        const int64_t n = n_pictures * sites[s].n_rows * sites[s].point.width;
-        const void *values = rows[s];
-        if (dtype != RF_F32) {
-            const rf_view wide = rf_view_1d(rows[s], n),
-                          narrow = rf_view_nd(from->staged, dtype, 1, &n);
-            RF_TRY(rf_convert(from->stream, &wide, &narrow));
-            values = from->staged;
-        }
-        RF_TRY(
-            rf_copy_out(from->stream, from->blocks[s], values, (size_t)n * rf_dtype_bytes(dtype)));
+        RF_TRY(take_site(from, &sites[s], s, n_pictures, rows[s], out->blocks[s]));
     }
-    RF_TRY(rf_stream_synchronise(from->stream));
-    RF_TRY(rf_store_write(from->store, from->groups[from->n_taken],
-                          (const void *const *)from->blocks, valid));
+    memcpy(out->valid, valid, (size_t)n_pictures);
+    if (last != out) {
+        RF_TRY(write_out(from, last));
+    }
+    out->group = from->groups[from->n_taken];
+    if (from->depth == 1 || from->n_taken + 1 == from->n_groups) {
+        RF_TRY(finish_writing(from)); /* nothing is gained by waiting, or nobody comes again */
+    }
 fail:
     return status;
 }
@@ -120,22 +188,47 @@ static const char *source_reason(void *self, int64_t picture)
     return reason != NULL ? reason : from->stored.reason(from->stored.self, picture);
 }
 
+/* The group that was on its way when its run ended, as well as it can be written. */
+static void finish_late(cached_source *from)
+{
+    char text[RF_ERROR_TEXT_LEN];
+    snprintf(text, sizeof text, "%s", rf_error_text());
+    const rf_status status = finish_writing(from);
+    if (status != RF_OK) {
+        rf_log(RF_LOG_WARN, "the last group was not written to '%s': %s",
+               rf_store_path(from->store), rf_error_text());
+        (void)rf_error_restore(status, text); /* what ended the run is what there is to say */
+    }
+}
+
+static void free_out(const cached_source *from, group_out *out)
+{
+    for (int64_t s = 0; out->blocks != NULL && s < from->n_sites; s++) {
+        rf_memory_free(rf_stream_backend(from->stream), RF_MEMORY_PINNED, out->blocks[s]);
+    }
+    rf_free(out->blocks);
+    rf_free(out->valid);
+}
+
 static void source_destroy(void *self)
 {
     cached_source *from = self;
     if (from == NULL) {
         return;
     }
-    rf_backend *be = rf_stream_backend(from->stream);
+    finish_late(from);
     from->live.destroy(from->live.self);
     if (from->stored.destroy != NULL) {
         from->stored.destroy(from->stored.self);
     }
-    for (int64_t s = 0; from->blocks != NULL && s < from->n_sites; s++) {
-        rf_memory_free(be, RF_MEMORY_PINNED, from->blocks[s]);
+    rf_upload_settle(from->copies);
+    for (int i = 0; i < 2; i++) {
+        free_out(from, &from->outs[i]);
+        rf_memory_free(rf_stream_backend(from->stream), RF_MEMORY_DEVICE, from->staged[i]);
+        rf_event_destroy(from->copied[i]);
     }
-    rf_memory_free(be, RF_MEMORY_DEVICE, from->staged);
-    rf_free(from->blocks);
+    rf_event_destroy(from->made);
+    rf_stream_destroy(from->copies);
     rf_free(from->groups);
     rf_free(from->is_stored);
     rf_free(from);
@@ -145,16 +238,25 @@ static rf_status reserve(cached_source *from)
 {
     rf_status status = RF_OK;
     rf_backend *be = rf_stream_backend(from->stream);
-    int64_t largest = 0;
+    const rf_store_head *head = rf_store_get_head(from->store);
 
-    RF_ALLOC(from->blocks, from->n_sites);
-    for (int64_t s = 0; s < from->n_sites; s++) {
-        const int64_t n_bytes = rf_store_block_bytes(from->store, 0, s);
-        largest = rf_max_i64(largest, n_bytes);
-        RF_TRY(rf_memory_alloc(be, RF_MEMORY_PINNED, (size_t)n_bytes, &from->blocks[s]));
-    }
-    if (rf_store_get_head(from->store)->dtype != RF_F32) {
-        RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)largest, &from->staged));
+    RF_TRY(rf_stream_create(be, &from->copies));
+    RF_TRY(rf_event_create(be, &from->made));
+    for (int i = 0; i < from->depth; i++) {
+        group_out *out = &from->outs[i];
+        int64_t largest = 0;
+        RF_TRY(rf_event_create(be, &from->copied[i]));
+        RF_ALLOC(out->valid, head->group_pictures);
+        RF_ALLOC(out->blocks, from->n_sites);
+        for (int64_t s = 0; s < from->n_sites; s++) {
+            const int64_t n_bytes = rf_store_block_bytes(from->store, 0, s);
+            largest = rf_max_i64(largest, n_bytes);
+            RF_TRY_DOING(rf_memory_alloc(be, RF_MEMORY_PINNED, (size_t)n_bytes, &out->blocks[s]),
+                         "groups on their way to the store");
+        }
+        if (head->dtype != RF_F32) {
+            RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)largest, &from->staged[i]));
+        }
     }
 fail:
     return status;
@@ -174,6 +276,8 @@ rf_status rf_cached_source_create(const rf_activation_stream_opts *opts, const r
     from->store = opts->store;
     from->stream = opts->stream;
     from->n_sites = n_sites;
+    from->depth = rf_upload_depth(rf_stream_backend(opts->stream));
+    from->outs[0].group = from->outs[1].group = -1;
     RF_BUG(rf_store_get_head(opts->store)->n_sites == n_sites,
            "the store has other sites than the readers");
     RF_TRY(reserve(from));

@@ -4,6 +4,7 @@
 #define REFRACT_DATA_IMPL_H
 
 #include "refract/data.h"
+#include "upload.h"
 
 /* ---- order: pure functions of the settings ----------------------------------------------------
  *
@@ -132,6 +133,8 @@ typedef struct rf_keep {
     int64_t block_bytes; /* of a group, all sites */
     void **blocks;       /* [n_max] pinned; NULL until computed */
     uint8_t *valid;      /* [n_max, group_pictures] */
+    rf_stream *copies;   /* out of the pool, while the next group is made */
+    rf_event *turn;
 } rf_keep;
 
 /* Pictures that could not be read; the same on every rank. */
@@ -164,8 +167,9 @@ typedef struct rf_reader {
     int64_t n_valid;      /* of those */
     int64_t first, count; /* this rank's rows of the batch */
     void *x;              /* device [capacity, width] */
-    uint8_t *valid, *device_valid, *classes;
-    float *norm;       /* of max_norm, as the next */
+    uint8_t *valid, *classes;
+    rf_upload upload;  /* of `valid` */
+    float *norm;       /* pinned, of max_norm; as the next */
     void *device_norm; /* [capacity] */
     int64_t *pictures, *tokens;
 } rf_reader;
@@ -182,7 +186,7 @@ typedef struct rf_token_source {
 typedef struct rf_exchange_scratch {
     rf_token_source *sources;         /* [max_batch] */
     int64_t *own;                     /* [max_batch] which of `sources` this rank sends */
-    int64_t *index, *device_index;    /* [max_batch] */
+    rf_upload index;                  /* rows to gather: of each part, [max_batch] */
     int64_t *send_bytes, *recv_bytes; /* [size] */
     int64_t *share_end, *next;        /* [size] */
     void *send, *recv;                /* device; NULL on one rank */
@@ -190,6 +194,7 @@ typedef struct rf_exchange_scratch {
 
 struct rf_activation_stream {
     rf_stream *stream;
+    rf_stream *copies; /* readers' small ones, to the device */
     const rf_comm *comm;
     int64_t rank, size;
     double max_bad_share;
@@ -230,6 +235,9 @@ rf_token_class rf_site_class_of_row(const rf_stream_frame *frame, const rf_reade
 /* For messages. */
 const char *rf_site_model_name(const rf_stream_frame *frame, const rf_reader_site *site);
 
+/* rf_pool_require, once what is kept of the pool before it is safe. Collective. */
+rf_status rf_activation_stream_require(rf_activation_stream *st, int64_t ordinal);
+
 rf_status rf_pool_init(rf_activation_stream *st);
 void rf_pool_fini(rf_activation_stream *st);
 /* Have pool `ordinal` in memory. Collective. */
@@ -251,9 +259,12 @@ void rf_keep_fini(rf_activation_stream *st);
 bool rf_keep_has(const rf_activation_stream *st, int64_t group);
 /* Copy a group that is kept into `rows`; `valid` [group_pictures]. */
 rf_status rf_keep_load(rf_activation_stream *st, int64_t group, void *const *rows, uint8_t *valid);
-/* Keep a group, if it is one of those that may be. */
+/* Keep a group, if it is one of those that may be. Its rows must stay until rf_keep_let_go. */
 rf_status rf_keep_store(rf_activation_stream *st, int64_t group, void *const *rows,
                         const uint8_t *valid);
+
+/* What is queued from now on comes behind the copies of what is kept: the pool may be written. */
+rf_status rf_keep_let_go(rf_activation_stream *st);
 
 rf_status rf_bad_pictures_init(rf_activation_stream *st);
 void rf_bad_pictures_fini(rf_activation_stream *st);

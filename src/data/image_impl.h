@@ -70,11 +70,11 @@ rf_status rf_resize_plane(rf_resize_scratch *scratch, const rf_plane *in, int64_
                           int64_t width, rf_resize_filter filter, const rf_region *region,
                           uint8_t *out);
 
-/* rf_transform_apply with a scratch; and of planes, which must not be NONE. */
-rf_status rf_transform_apply_pixels(const rf_transform *t, rf_resize_scratch *scratch,
-                                    const rf_picture *picture, float *out);
-rf_status rf_transform_apply_planes(const rf_transform *t, rf_resize_scratch *scratch,
-                                    const rf_picture_planes *planes, float *out);
+/* rf_transform_bytes with a scratch; and of planes, which must not be NONE. */
+rf_status rf_transform_picture(const rf_transform *t, rf_resize_scratch *scratch,
+                               const rf_picture *picture, uint8_t *out);
+rf_status rf_transform_planes(const rf_transform *t, rf_resize_scratch *scratch,
+                              const rf_picture_planes *planes, uint8_t *out);
 /* The least size that a picture may be decoded at, so that nothing is blown up that was not before.
  */
 void rf_transform_least(const rf_transform *t, int64_t *height, int64_t *width);

@@ -34,19 +34,18 @@ void rf_image_reader_destroy(rf_image_reader *r)
 }
 
 static rf_status read_exact(rf_image_reader *r, const void *bytes, int64_t n_bytes,
-                            const char *name, float *out)
+                            const char *name, uint8_t *out)
 {
     rf_status status = RF_OK;
     RF_TRY(rf_picture_decode_into(bytes, n_bytes, name, &r->picture));
-    RF_TRY_DOING(rf_transform_apply_pixels(&r->transform, &r->scratch, &r->picture, out), "%s",
-                 name);
+    RF_TRY_DOING(rf_transform_picture(&r->transform, &r->scratch, &r->picture, out), "%s", name);
 fail:
     rf_resize_trim(&r->picture.rgb, &r->picture.capacity);
     return status;
 }
 
 rf_status rf_image_reader_read(rf_image_reader *r, const void *bytes, int64_t n_bytes,
-                               const char *name, float *out)
+                               const char *name, uint8_t *out)
 {
     rf_status status = RF_OK;
     int64_t height = 0, width = 0;
@@ -58,8 +57,7 @@ rf_status rf_image_reader_read(rf_image_reader *r, const void *bytes, int64_t n_
     if (r->planes.colour == RF_PLANES_NONE) {
         return read_exact(r, bytes, n_bytes, name, out);
     }
-    RF_TRY_DOING(rf_transform_apply_planes(&r->transform, &r->scratch, &r->planes, out), "%s",
-                 name);
+    RF_TRY_DOING(rf_transform_planes(&r->transform, &r->scratch, &r->planes, out), "%s", name);
 fail:
     rf_resize_trim(&r->planes.memory, &r->planes.capacity);
     return status;

@@ -45,6 +45,8 @@ rf_status rf_keep_init(rf_activation_stream *st, int64_t keep_bytes, int64_t n_e
     keep->n_max = rf_min_i64(keep_bytes / keep->block_bytes, n_local);
     RF_ALLOC(keep->blocks, keep->n_max);
     RF_ALLOC(keep->valid, keep->n_max * order->group_pictures);
+    RF_TRY(rf_stream_create(rf_stream_backend(st->stream), &keep->copies));
+    RF_TRY(rf_event_create(rf_stream_backend(st->stream), &keep->turn));
 fail:
     return status;
 }
@@ -53,12 +55,16 @@ void rf_keep_fini(rf_activation_stream *st)
 {
     rf_keep *keep = &st->keep;
 
+    rf_upload_settle(st->stream); /* copies in and out of blocks */
+    rf_upload_settle(keep->copies);
     for (int64_t i = 0; keep->blocks != NULL && i < keep->n_max; i++) {
         rf_memory_free(rf_stream_backend(st->stream), RF_MEMORY_PINNED, keep->blocks[i]);
     }
     rf_free(keep->valid);
     rf_free(keep->blocks);
     rf_free(keep->first_slot);
+    rf_event_destroy(keep->turn);
+    rf_stream_destroy(keep->copies);
     *keep = (rf_keep){0};
 }
 
@@ -110,16 +116,30 @@ rf_status rf_keep_store(rf_activation_stream *st, int64_t group, void *const *ro
     RF_TRY_DOING(rf_memory_alloc(be, RF_MEMORY_PINNED, (size_t)st->keep.block_bytes, &to),
                  "activations.keep_bytes is larger than the memory that this rank has");
     char *at = to;
+    RF_TRY(rf_event_record(st->keep.turn, st->stream));
+    RF_TRY(rf_event_wait(st->keep.turn, st->keep.copies));
     for (int64_t s = 0; s < st->n_sites; s++) {
         size_t n_bytes = (size_t)n_pictures * picture_bytes(&st->sites[s]);
-        RF_TRY(rf_copy_out(st->stream, at, rows[s], n_bytes));
+        RF_TRY(rf_copy_out(st->keep.copies, at, rows[s], n_bytes));
         at += n_bytes;
     }
-    RF_TRY(rf_stream_synchronise(st->stream));
     memcpy(st->keep.valid + block * n_pictures, valid, (size_t)n_pictures);
     st->keep.blocks[block] = to;
     return RF_OK;
 fail:
+    rf_upload_settle(st->keep.copies);
     rf_memory_free(be, RF_MEMORY_PINNED, to);
+    return status;
+}
+
+rf_status rf_keep_let_go(rf_activation_stream *st)
+{
+    rf_status status = RF_OK;
+
+    if (st->keep.is_on) {
+        RF_TRY(rf_event_record(st->keep.turn, st->keep.copies));
+        RF_TRY(rf_event_wait(st->keep.turn, st->stream));
+    }
+fail:
     return status;
 }

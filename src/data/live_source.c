@@ -15,8 +15,7 @@ typedef struct target {
 /* Pictures as one or more of the models want them. */
 typedef struct feed {
     rf_transform transform;
-    rf_image_loader *loader;
-    void *images; /* device [group_pictures, C, H, W] */
+    rf_image_feed *images;
     rf_view view; /* of the group in work */
 } feed;
 
@@ -69,25 +68,21 @@ static rf_status live_start(void *self, const int64_t *pictures, const int64_t *
     rf_status status = RF_OK;
     live_source *live = self;
     for (int f = 0; f < live->n_feeds; f++) {
-        RF_TRY(rf_image_loader_start(live->feeds[f].loader, pictures, first, n_groups));
+        RF_TRY(rf_image_feed_start(live->feeds[f].images, pictures, first, n_groups));
     }
 fail:
     return status;
 }
 
-/* The next group's pictures to the device; a picture that is bad here is bad for all. */
-static rf_status next_images(live_source *live, feed *from, int64_t n_pictures, uint8_t *valid)
+/* The next group's pictures; one that is bad here is bad for all. */
+static rf_status next_images(feed *from, int64_t n_pictures, uint8_t *valid)
 {
     rf_status status = RF_OK;
     const rf_image_batch *batch = NULL;
 
-    RF_TRY(rf_image_loader_next(from->loader, &batch));
-    RF_BUG(batch != NULL && batch->n_images == n_pictures && batch->n_frames == 1,
+    RF_TRY(rf_image_feed_next(from->images, &batch, &from->view));
+    RF_BUG(batch != NULL && batch->n_images == n_pictures,
            "the loader has not the group of %" PRId64 " pictures that is next", n_pictures);
-    const int64_t shape[4] = {n_pictures, batch->n_channels, batch->height, batch->width};
-    from->view = rf_view_nd(from->images, RF_F32, 4, shape);
-    RF_TRY(rf_copy_in(live->stream, from->images, batch->pixels,
-                      (size_t)rf_view_n_elems(&from->view) * sizeof(float)));
     for (int64_t i = 0; i < n_pictures; i++) {
         valid[i] = valid[i] && batch->valid[i];
     }
@@ -151,7 +146,7 @@ static rf_status live_next(void *self, const rf_site *sites, int64_t n_sites, in
            live->max_sites);
     memset(valid, 1, (size_t)n_pictures);
     for (int f = 0; f < live->n_feeds; f++) {
-        RF_TRY(next_images(live, &live->feeds[f], n_pictures, valid));
+        RF_TRY(next_images(&live->feeds[f], n_pictures, valid));
     }
     for (int m = 0; m < live->n_vits; m++) {
         RF_TRY(run_model(live, m, sites, n_sites, rows));
@@ -159,7 +154,6 @@ static rf_status live_next(void *self, const rf_site *sites, int64_t n_sites, in
     for (int64_t i = 0; i < n_sites; i++) {
         RF_TRY(round_rows(live, &sites[i], n_pictures, rows[i]));
     }
-    RF_TRY(rf_stream_synchronise(live->stream)); /* the loaders take their pixels back */
 fail:
     return status;
 }
@@ -176,7 +170,7 @@ static const char *live_reason(void *self, int64_t picture)
     const char *wanted = live_name(self, picture), *name = NULL, *reason = NULL;
 
     for (int f = 0; f < live->n_feeds; f++) {
-        const rf_image_loader *loader = live->feeds[f].loader;
+        const rf_image_loader *loader = rf_image_feed_loader(live->feeds[f].images);
         for (int64_t i = 0; i < rf_image_loader_n_bad(loader); i++) {
             rf_image_loader_bad(loader, i, &name, &reason);
             if (strcmp(name, wanted) == 0) {
@@ -195,8 +189,7 @@ static void live_destroy(void *self)
         return;
     }
     for (int f = 0; f < live->n_feeds; f++) {
-        rf_image_loader_destroy(live->feeds[f].loader);
-        rf_memory_free(rf_stream_backend(live->stream), RF_MEMORY_DEVICE, live->feeds[f].images);
+        rf_image_feed_destroy(live->feeds[f].images);
     }
     rf_memory_free(rf_stream_backend(live->stream), RF_MEMORY_DEVICE, live->rounded);
     rf_free(live->hooks);
@@ -252,28 +245,17 @@ static void deal_feeds(live_source *live, const rf_activation_stream_opts *opts,
 static rf_status open_feed(const live_source *live, const rf_activation_stream_opts *opts,
                            feed *out)
 {
-    rf_status status = RF_OK;
-    const rf_transform *t = &out->transform;
-    int64_t image_bytes =
-        3 * rf_transform_height(t) * rf_transform_width(t) * (int64_t)sizeof(float);
-    int64_t n_bytes = 0;
     const rf_image_loader_opts loader = {
         .list = opts->pictures,
         .split = opts->split,
-        .transform = *t,
+        .transform = out->transform,
         .max_images = opts->group_pictures,
         /* the threads are of the rank: loaders share them */
         .n_threads = rf_max_i64(1, opts->decode_threads / live->n_feeds),
         .n_ahead = GROUPS_AHEAD,
         .fast_decode = opts->fast_decode,
     };
-
-    RF_TRY(rf_mul_i64(opts->group_pictures, image_bytes, "bytes of a group's images", &n_bytes));
-    RF_TRY(rf_memory_alloc(rf_stream_backend(opts->stream), RF_MEMORY_DEVICE, (size_t)n_bytes,
-                           &out->images));
-    RF_TRY(rf_image_loader_create(&loader, &out->loader));
-fail:
-    return status;
+    return rf_image_feed_create(opts->stream, &loader, &out->images);
 }
 
 static rf_status check_opts(const rf_activation_stream_opts *opts, const rf_reader_opts *readers,

@@ -7,9 +7,9 @@
 #include <string.h>
 
 typedef struct slot {
-    float *pixels;  /* [max_images, 3, H, W] */
-    uint8_t *valid; /* [max_images] */
-    char **reasons; /* [max_images], NULL for a good picture */
+    uint8_t *pixels; /* [max_images, H, W, 3], of opts.backend */
+    uint8_t *valid;  /* [max_images] */
+    char **reasons;  /* [max_images], NULL for a good picture */
     rf_image_batch batch;
 } slot;
 
@@ -20,7 +20,7 @@ typedef struct bad_picture {
 
 struct rf_image_loader {
     rf_image_loader_opts opts;
-    int64_t image_elems;
+    int64_t image_bytes;
     slot *slots;
     int64_t n_slots;
 
@@ -52,7 +52,7 @@ static void return_reader(rf_image_loader *l, rf_image_reader *reader)
     pthread_mutex_unlock(&l->lock);
 }
 
-static rf_status load_image(rf_image_loader *l, int64_t picture, float *pixels)
+static rf_status load_image(rf_image_loader *l, int64_t picture, uint8_t *pixels)
 {
     rf_status status = RF_OK;
     char path[RF_PATH_LEN], *bytes = NULL;
@@ -72,11 +72,11 @@ static rf_status fill_image(void *self, int64_t group, int64_t i, int64_t at)
 {
     rf_image_loader *l = self;
     const slot *s = &l->slots[at];
-    float *pixels = s->pixels + i * l->image_elems;
+    uint8_t *pixels = s->pixels + i * l->image_bytes;
     rf_status status = load_image(l, l->pictures[l->first[group] + i], pixels);
     s->valid[i] = status == RF_OK;
     if (status != RF_OK) {
-        memset(pixels, 0, (size_t)l->image_elems * sizeof *pixels);
+        memset(pixels, 0, (size_t)l->image_bytes);
     }
     if (status == RF_OK || status == RF_ERR_NO_MEMORY || status == RF_ERR_BUG) {
         return status;
@@ -85,17 +85,42 @@ static rf_status fill_image(void *self, int64_t group, int64_t i, int64_t at)
     return s->reasons[i] != NULL ? RF_OK : RF_ERR_NO_MEMORY;
 }
 
+/* Memory that the device copies from without the driver's help, where there is one. */
+static rf_status alloc_pixels(const rf_image_loader *l, int64_t n_bytes, uint8_t **out)
+{
+    rf_status status = RF_OK;
+    void *pixels = NULL;
+    if (l->opts.backend == NULL) {
+        RF_ALLOC(*out, n_bytes);
+        return RF_OK;
+    }
+    RF_TRY_DOING(rf_memory_alloc(l->opts.backend, RF_MEMORY_PINNED, (size_t)n_bytes, &pixels),
+                 "pictures, read ahead");
+    *out = pixels;
+fail:
+    return status;
+}
+
+static void free_pixels(const rf_image_loader *l, uint8_t *pixels)
+{
+    if (l->opts.backend == NULL) {
+        rf_free(pixels);
+    } else {
+        rf_memory_free(l->opts.backend, RF_MEMORY_PINNED, pixels);
+    }
+}
+
 static rf_status init_slots(rf_image_loader *l, int64_t n_slots)
 {
     rf_status status = RF_OK;
-    int64_t n_elems = 0, height = rf_transform_height(&l->opts.transform),
+    int64_t n_bytes = 0, height = rf_transform_height(&l->opts.transform),
             width = rf_transform_width(&l->opts.transform);
-    RF_TRY(rf_mul_i64(l->opts.max_images, l->image_elems, "images of a batch", &n_elems));
+    RF_TRY(rf_mul_i64(l->opts.max_images, l->image_bytes, "images of a batch", &n_bytes));
     RF_ALLOC(l->slots, n_slots);
     l->n_slots = n_slots;
     for (int64_t i = 0; i < n_slots; i++) {
         slot *s = &l->slots[i];
-        RF_ALLOC(s->pixels, n_elems);
+        RF_TRY(alloc_pixels(l, n_bytes, &s->pixels));
         RF_ALLOC(s->valid, l->opts.max_images);
         RF_ALLOC(s->reasons, l->opts.max_images);
         s->batch = (rf_image_batch){
@@ -147,7 +172,7 @@ rf_status rf_image_loader_create(const rf_image_loader_opts *opts, rf_image_load
     RF_TRY(rf_transform_check(&opts->transform));
     RF_ALLOC(l, 1);
     l->opts = *opts;
-    l->image_elems =
+    l->image_bytes =
         3 * rf_transform_height(&opts->transform) * rf_transform_width(&opts->transform);
     const int64_t n_threads = rf_max_i64(1, opts->n_threads);
     pthread_mutex_init(&l->lock, NULL); /* with default attributes it cannot fail on Linux */
@@ -178,7 +203,7 @@ void rf_image_loader_destroy(rf_image_loader *l)
     rf_free(l->readers);
     forget_reasons(l);
     for (int64_t i = 0; i < l->n_slots; i++) {
-        rf_free(l->slots[i].pixels);
+        free_pixels(l, l->slots[i].pixels);
         rf_free(l->slots[i].valid);
         rf_free(l->slots[i].reasons);
     }

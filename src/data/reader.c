@@ -58,12 +58,12 @@ static rf_status reserve_batch(rf_activation_stream *st, rf_reader *rd)
     int64_t n_rows = rf_max_i64(1, rf_max_i64(whole, last));
     RF_TRY(rf_mul_i64(n_rows, rd->width * (int64_t)sizeof(float), "bytes of a batch", &n_bytes));
     RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)n_bytes, &rd->x));
-    void *valid = NULL;
-    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)n_rows, &valid));
-    rd->device_valid = valid;
+    RF_TRY(rf_upload_init(&rd->upload, st->stream, st->copies, n_rows, n_rows));
     RF_ALLOC(rd->valid, n_rows);
     if (rd->opts.max_norm > 0) {
-        RF_ALLOC(rd->norm, n_rows);
+        void *norm = NULL;
+        RF_TRY(rf_memory_alloc(be, RF_MEMORY_PINNED, sizeof(float) * (size_t)n_rows, &norm));
+        rd->norm = norm;
         RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, sizeof(float) * (size_t)n_rows,
                                &rd->device_norm));
     }
@@ -178,8 +178,8 @@ void rf_reader_fini(rf_activation_stream *st, rf_reader *rd)
     rf_free(rd->pictures);
     rf_free(rd->valid);
     rf_memory_free(be, RF_MEMORY_DEVICE, rd->device_norm);
-    rf_free(rd->norm);
-    rf_memory_free(be, RF_MEMORY_DEVICE, rd->device_valid);
+    rf_memory_free(be, RF_MEMORY_PINNED, rd->norm);
+    rf_upload_fini(&rd->upload);
     rf_memory_free(be, RF_MEMORY_DEVICE, rd->x);
     rf_free(rd->row_classes);
     rf_free(rd->parts);
@@ -201,22 +201,21 @@ rf_status rf_exchange_scratch_init(rf_activation_stream *st)
     rf_status status = RF_OK;
     rf_exchange_scratch *x = &st->scratch;
     rf_backend *be = rf_stream_backend(st->stream);
-    int64_t max_batch = 1, n_bytes = 0, max_bytes = 0;
-    void *index = NULL;
+    int64_t max_batch = 1, max_index = 1, n_bytes = 0, max_bytes = 0;
 
     for (int64_t r = 0; r < st->n_readers; r++) {
         const rf_reader *rd = &st->readers[r];
         int64_t n_rows = rf_min_i64(rd->opts.batch_tokens, rd->total);
         max_batch = rf_max_i64(max_batch, n_rows);
+        max_index = rf_max_i64(max_index, n_rows * rd->n_parts);
         RF_TRY(
             rf_mul_i64(n_rows, rd->width * (int64_t)sizeof(float), "bytes of a batch", &n_bytes));
         max_bytes = rf_max_i64(max_bytes, n_bytes);
     }
     RF_ALLOC(x->sources, max_batch);
     RF_ALLOC(x->own, max_batch);
-    RF_ALLOC(x->index, max_batch);
-    RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)max_batch * sizeof *x->index, &index));
-    x->device_index = index;
+    RF_TRY(rf_mul_i64(max_index, (int64_t)sizeof(int64_t), "bytes of an index", &n_bytes));
+    RF_TRY(rf_upload_init(&x->index, st->stream, st->copies, n_bytes, n_bytes));
     RF_ALLOC(x->send_bytes, st->size);
     RF_ALLOC(x->recv_bytes, st->size);
     RF_ALLOC(x->share_end, st->size);
@@ -241,8 +240,7 @@ void rf_exchange_scratch_fini(rf_activation_stream *st)
     rf_free(x->share_end);
     rf_free(x->recv_bytes);
     rf_free(x->send_bytes);
-    rf_memory_free(be, RF_MEMORY_DEVICE, x->device_index);
-    rf_free(x->index);
+    rf_upload_fini(&x->index);
     rf_free(x->own);
     rf_free(x->sources);
     *x = (rf_exchange_scratch){0};
@@ -305,41 +303,34 @@ static void note_rows(const rf_activation_stream *st, rf_reader *rd, const span 
     }
 }
 
-/* dst[i] = src[index[i]] for the rows of dst. */
-static rf_status gather(rf_activation_stream *st, const rf_view *src, const rf_view *dst)
-{
-    rf_status status = RF_OK;
-    rf_exchange_scratch *x = &st->scratch;
-    const int64_t n = dst->shape[0];
-
-    if (n == 0) {
-        return RF_OK;
-    }
-    rf_view index = rf_view_nd(x->device_index, RF_I64, 1, &n);
-    RF_TRY(rf_copy_in(st->stream, x->device_index, x->index, (size_t)n * sizeof *x->index));
-    RF_TRY(rf_gather_rows(st->stream, src, &index, dst));
-    RF_TRY(rf_stream_synchronise(st->stream)); /* `index` is written anew */
-fail:
-    return status;
-}
-
 /* The tokens of `own` out of the pool to rows of the reader at `to`, sites side by side. */
 static rf_status gather_own(rf_activation_stream *st, const rf_reader *rd, const span *sp, void *to)
 {
     rf_status status = RF_OK;
     rf_exchange_scratch *x = &st->scratch;
+    const int64_t n = sp->n_send;
+    void *staged = NULL, *device = NULL;
 
+    if (n == 0) {
+        return RF_OK;
+    }
+    RF_TRY(rf_upload_stage(&x->index, &staged));
+    for (int p = 0; p < rd->n_parts; p++) {
+        int64_t *index = (int64_t *)staged + p * n;
+        for (int64_t i = 0; i < n; i++) {
+            index[i] = rf_pool_row(st, &rd->parts[p], &x->sources[x->own[i]]);
+        }
+    }
+    RF_TRY(rf_upload_send(&x->index, staged, (size_t)(rd->n_parts * n) * sizeof(int64_t), &device));
     for (int p = 0; p < rd->n_parts; p++) {
         const rf_reader_part *part = &rd->parts[p];
         int64_t n_rows =
             st->pool.capacity * st->order.group_pictures * st->sites[part->site].n_rows;
-        for (int64_t i = 0; i < sp->n_send; i++) {
-            x->index[i] = rf_pool_row(st, part, &x->sources[x->own[i]]);
-        }
         const rf_view rows = rf_view_2d(st->pool.rows[part->site], n_rows, part->width);
-        rf_view columns = rf_view_2d((float *)to + part->column, sp->n_send, part->width);
+        const rf_view index = rf_view_nd((int64_t *)device + p * n, RF_I64, 1, &n);
+        rf_view columns = rf_view_2d((float *)to + part->column, n, part->width);
         columns.stride[0] = rd->width;
-        RF_TRY(gather(st, &rows, &columns));
+        RF_TRY(rf_gather_rows(st->stream, &rows, &index, &columns));
     }
 fail:
     return status;
@@ -347,7 +338,8 @@ fail:
 
 /* `index` becomes the place in the receive buffer, sender by sender, of each of the share's rows.
  */
-static void plan_unpack(rf_activation_stream *st, const rf_reader *rd, const span *sp)
+static void plan_unpack(rf_activation_stream *st, const rf_reader *rd, const span *sp,
+                        int64_t *index)
 {
     rf_exchange_scratch *x = &st->scratch;
     int64_t row_bytes = rd->width * (int64_t)sizeof(float), n = 0;
@@ -358,8 +350,26 @@ static void plan_unpack(rf_activation_stream *st, const rf_reader *rd, const spa
         n += x->recv_bytes[r] / row_bytes;
     }
     for (int64_t i = 0; i < sp->own_count; i++) {
-        x->index[i] = x->next[own[i].owner]++;
+        index[i] = x->next[own[i].owner]++;
     }
+}
+
+/* What was received to this rank's rows of the batch. */
+static rf_status unpack(rf_activation_stream *st, const rf_reader *rd, const span *sp, float *to)
+{
+    rf_status status = RF_OK;
+    rf_exchange_scratch *x = &st->scratch;
+    const rf_view from = rf_view_2d(x->recv, sp->own_count, rd->width);
+    const rf_view share = rf_view_2d(to, sp->own_count, rd->width);
+    void *staged = NULL, *device = NULL;
+
+    RF_TRY(rf_upload_stage(&x->index, &staged));
+    plan_unpack(st, rd, sp, staged);
+    RF_TRY(rf_upload_send(&x->index, staged, (size_t)sp->own_count * sizeof(int64_t), &device));
+    const rf_view index = rf_view_nd(device, RF_I64, 1, &sp->own_count);
+    RF_TRY(rf_gather_rows(st->stream, &from, &index, &share));
+fail:
+    return status;
 }
 
 /* Rows of the pool to the batch's owners. Collective. */
@@ -376,10 +386,7 @@ static rf_status move_rows(rf_activation_stream *st, rf_reader *rd, const span *
     RF_TRY(rf_comm_agree(st->comm, status));
     status = rf_all_to_all(st->stream, st->comm, x->send, x->send_bytes, x->recv, x->recv_bytes);
     if (status == RF_OK && sp->own_count > 0) {
-        plan_unpack(st, rd, sp);
-        const rf_view from = rf_view_2d(x->recv, sp->own_count, rd->width);
-        const rf_view share = rf_view_2d(to, sp->own_count, rd->width);
-        status = gather(st, &from, &share);
+        status = unpack(st, rd, sp, to);
     }
     RF_TRY(rf_comm_agree(st->comm, status));
 fail:
@@ -404,7 +411,7 @@ rf_status rf_reader_fill(rf_activation_stream *st, rf_reader *rd)
     RF_BUG(sp.begin >= pool_begin,
            "token %" PRId64 " of '%s' is behind the pool that begins with %" PRId64, sp.begin,
            st->sites[rd->parts[0].site].point.name, pool_begin);
-    RF_TRY(rf_pool_require(st, st->at));
+    RF_TRY(rf_activation_stream_require(st, st->at));
     int64_t own_begin = rf_max_i64(sp.begin - rd->begin, rd->first);
     int64_t own_end = rf_min_i64(sp.end - rd->begin, rd->first + rd->count);
     sp.own_first = rf_max_i64(0, own_begin - rd->first);

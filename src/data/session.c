@@ -1,8 +1,8 @@
 /* A model and pictures for it, for programs that look at a few. */
 #include "refract/data.h"
 
-rf_status rf_session_open(const char *folder, int n_threads, const rf_vit_opts *opts,
-                          rf_session *out)
+rf_status rf_session_open(const char *folder, rf_device device, int n_threads,
+                          const rf_vit_opts *opts, rf_session *out)
 {
     rf_status status = RF_OK;
     rf_vit_opts sized = opts != NULL ? *opts : (rf_vit_opts){0};
@@ -12,7 +12,7 @@ rf_status rf_session_open(const char *folder, int n_threads, const rf_vit_opts *
         sized.image_height = rf_transform_height(&out->transform);
         sized.image_width = rf_transform_width(&out->transform);
     }
-    RF_TRY(rf_backend_cpu_create(n_threads, &out->be));
+    RF_TRY(rf_backend_create(device, NULL, n_threads, &out->be));
     RF_TRY(rf_stream_create(out->be, &out->stream));
     RF_TRY(rf_vit_open(out->be, folder, &sized, &out->vit));
 fail:

@@ -8,14 +8,14 @@ enum { GROUPS_AHEAD = 4 };
 
 typedef struct store_source {
     const rf_store *store;
-    rf_stream *stream;
+    rf_stream *stream, *copies;
     int64_t n_sites;
     int64_t *held;   /* [n_sites] which site of the store */
     int64_t *groups; /* [n_groups] in the order in which they will be asked for */
     void **blocks;   /* [n_slots, n_sites] pinned; a whole group of the site */
     int64_t n_slots;
     rf_prefetch *prefetch;
-    void *staged; /* device: a group's rows of a site in the store's type, where that is not fp32 */
+    rf_upload upload; /* of a site: through device memory in the store's type, or to fp32 rows */
     int64_t n_taken;
 } store_source;
 
@@ -46,6 +46,7 @@ static rf_status source_start(void *self, const int64_t *pictures, const int64_t
                "pictures %" PRId64 " and %" PRId64 " more are no group of the store",
                pictures[first[g]], first[g + 1] - first[g] - 1);
     }
+    RF_TRY(rf_upload_wait(&from->upload)); /* the blocks go back to the threads */
     rf_prefetch_stop(from->prefetch);
     rf_free(from->groups);
     from->groups = groups;
@@ -68,11 +69,11 @@ static rf_status copy_rows(store_source *from, const rf_store_site *held, const 
     const size_t n_bytes = (size_t)site->n_rows * row_bytes;
 
     if (site->n_rows == held->n_rows) {
-        return rf_copy_in(from->stream, to, block, (size_t)n_pictures * n_bytes);
+        return rf_copy_in(from->copies, to, block, (size_t)n_pictures * n_bytes);
     }
     block += (size_t)(site->first_row - held->first_row) * row_bytes;
     for (int64_t i = 0; i < n_pictures; i++) {
-        RF_TRY(rf_copy_in(from->stream, to + (size_t)i * n_bytes,
+        RF_TRY(rf_copy_in(from->copies, to + (size_t)i * n_bytes,
                           block + (size_t)i * (size_t)held->n_rows * row_bytes, n_bytes));
     }
 fail:
@@ -86,13 +87,16 @@ static rf_status take_site(store_source *from, const rf_site *site, int64_t s, i
     const rf_store_head *head = rf_store_get_head(from->store);
     const rf_store_site *held = &head->sites[from->held[s]];
     const int64_t n = n_pictures * site->n_rows * held->width;
+    const bool is_wide = head->dtype == RF_F32;
+    void *staged = NULL;
 
-    if (head->dtype == RF_F32) {
-        return copy_rows(from, held, site, n_pictures, block, rows);
+    RF_TRY(rf_upload_begin(&from->upload, &staged));
+    RF_TRY(copy_rows(from, held, site, n_pictures, block, is_wide ? rows : staged));
+    RF_TRY(rf_upload_end(&from->upload));
+    if (!is_wide) {
+        const rf_view narrow = rf_view_nd(staged, head->dtype, 1, &n), wide = rf_view_1d(rows, n);
+        RF_TRY(rf_convert(from->stream, &narrow, &wide));
     }
-    const rf_view narrow = rf_view_nd(from->staged, head->dtype, 1, &n), wide = rf_view_1d(rows, n);
-    RF_TRY(copy_rows(from, held, site, n_pictures, block, from->staged));
-    RF_TRY(rf_convert(from->stream, &narrow, &wide));
 fail:
     return status;
 }
@@ -106,6 +110,7 @@ static rf_status source_next(void *self, const rf_site *sites, int64_t n_sites, 
 
     RF_BUG(n_sites == from->n_sites, "%" PRId64 " sites, expected %" PRId64, n_sites,
            from->n_sites);
+    RF_TRY(rf_upload_wait(&from->upload)); /* the last group's blocks go back to the threads */
     RF_TRY(rf_prefetch_next(from->prefetch, &slot));
     RF_BUG(slot >= 0, "there is no group left");
     RF_TRY(rf_store_read_valid(from->store, from->groups[from->n_taken++], valid));
@@ -113,7 +118,6 @@ static rf_status source_next(void *self, const rf_site *sites, int64_t n_sites, 
         RF_TRY(
             take_site(from, &sites[s], s, n_pictures, from->blocks[slot * n_sites + s], rows[s]));
     }
-    RF_TRY(rf_stream_synchronise(from->stream)); /* the blocks go back to the threads */
 fail:
     return status;
 }
@@ -139,10 +143,11 @@ static void source_destroy(void *self)
     }
     rf_backend *be = rf_stream_backend(from->stream);
     rf_prefetch_destroy(from->prefetch);
+    rf_upload_fini(&from->upload);
+    rf_stream_destroy(from->copies);
     for (int64_t i = 0; from->blocks != NULL && i < from->n_slots * from->n_sites; i++) {
         rf_memory_free(be, RF_MEMORY_PINNED, from->blocks[i]);
     }
-    rf_memory_free(be, RF_MEMORY_DEVICE, from->staged);
     rf_free(from->blocks);
     rf_free(from->groups);
     rf_free(from->held);
@@ -163,9 +168,9 @@ static rf_status reserve(store_source *from)
         RF_TRY_DOING(rf_memory_alloc(be, RF_MEMORY_PINNED, (size_t)n_bytes, &from->blocks[i]),
                      "groups of the store, read ahead");
     }
-    if (rf_store_get_head(from->store)->dtype != RF_F32) {
-        RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, (size_t)largest, &from->staged));
-    }
+    RF_TRY(rf_stream_create(be, &from->copies));
+    RF_TRY(rf_upload_init(&from->upload, from->stream, from->copies, 0,
+                          rf_store_get_head(from->store)->dtype != RF_F32 ? largest : 0));
 fail:
     return status;
 }

@@ -89,6 +89,7 @@ static rf_status init_parts(rf_activation_stream *st, const rf_stream_frame *fra
 
     RF_REQUIRE(frame->max_bad_share >= 0 && frame->max_bad_share <= 1,
                "max_bad_share=%g, expected 0 to 1", frame->max_bad_share);
+    RF_TRY(rf_stream_create(rf_stream_backend(st->stream), &st->copies));
     RF_TRY(rf_order_init(&st->order, frame->seed, frame->n_pictures, frame->group_pictures,
                          frame->pool_groups));
     if (frame->share > 0) {
@@ -202,6 +203,7 @@ void rf_activation_stream_close(rf_activation_stream *st)
     }
     rf_free(st->readers);
     rf_free(st->sites);
+    rf_stream_destroy(st->copies);
     st->source.destroy(st->source.self);
     rf_free(st);
 }
@@ -240,6 +242,18 @@ fail:
 
 /* ---- moving -----------------------------------------------------------------------------------
  */
+
+rf_status rf_activation_stream_require(rf_activation_stream *st, int64_t ordinal)
+{
+    rf_status status = RF_OK;
+
+    if (st->keep.is_on && st->pool.ordinal != ordinal) {
+        RF_TRY(rf_comm_agree(st->comm, rf_keep_let_go(st)));
+    }
+    RF_TRY(rf_pool_require(st, ordinal));
+fail:
+    return status;
+}
 
 static void set_at(rf_activation_stream *st, int64_t ordinal)
 {
@@ -290,7 +304,7 @@ rf_status rf_activation_stream_seek(rf_activation_stream *st, const int64_t *bat
     st->at = -1;
     for (int64_t t = first; t <= last && first != INT64_MAX; t++) {
         set_at(st, t);
-        RF_TRY(rf_pool_require(st, t));
+        RF_TRY(rf_activation_stream_require(st, t));
         RF_TRY(fill_all(st));
     }
 fail:
@@ -301,6 +315,7 @@ rf_status rf_activation_stream_next(rf_activation_stream *st, int64_t reader, rf
                                     bool *has)
 {
     rf_status status = RF_OK;
+    void *staged = NULL, *row_valid = NULL;
 
     *has = false;
     *out = (rf_token_batch){0};
@@ -317,11 +332,13 @@ rf_status rf_activation_stream_next(rf_activation_stream *st, int64_t reader, rf
     if (rd->opts.max_norm > 0) {
         RF_TRY(rf_reader_drop_outliers(st, rd));
     }
-    RF_TRY(rf_copy_in(st->stream, rd->device_valid, rd->valid, (size_t)rd->count));
+    RF_TRY(rf_upload_stage(&rd->upload, &staged));
+    memcpy(staged, rd->valid, (size_t)rd->count);
+    RF_TRY(rf_upload_send(&rd->upload, staged, (size_t)rd->count, &row_valid));
     *out = (rf_token_batch){
         .stream = st->stream,
         .x = rf_view_2d(rd->x, rd->count, rd->width),
-        .row_valid = rd->device_valid,
+        .row_valid = row_valid,
         .first_row = rd->first,
         .n_rows = rd->end - rd->begin,
         .n_valid = rd->n_valid,
@@ -352,7 +369,7 @@ rf_status rf_activation_stream_advance(rf_activation_stream *st, bool *more)
         any = any || !is_at_end(rd);
     }
     if (any) {
-        RF_TRY(rf_pool_require(st, st->at + 1));
+        RF_TRY(rf_activation_stream_require(st, st->at + 1));
         set_at(st, st->at + 1);
     }
     *more = any;

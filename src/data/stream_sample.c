@@ -20,7 +20,7 @@ static int64_t choose(const rf_activation_stream *st, const rf_reader *rd, int64
     return n_out;
 }
 
-/* This rank's rows of the sample, in its order, sites side by side; `out` has room. */
+/* This rank's rows of the sample, in its order, sites side by side; `out` (pinned) has room. */
 static rf_status read_own(rf_activation_stream *st, const rf_reader *rd,
                           const rf_token_source *sources, int64_t n, float *out)
 {
@@ -37,7 +37,9 @@ static rf_status read_own(rf_activation_stream *st, const rf_reader *rd,
         }
     }
     RF_TRY(rf_stream_synchronise(st->stream));
+    return RF_OK;
 fail:
+    rf_upload_settle(st->stream); /* `out` goes */
     return status;
 }
 
@@ -47,17 +49,20 @@ static rf_status gather_sample(rf_activation_stream *st, const rf_reader *rd,
 {
     rf_status status = RF_OK;
     int64_t width = rd->width;
-    float *own = NULL, *by_rank = NULL;
+    rf_backend *be = rf_stream_backend(st->stream);
+    float *by_rank = NULL;
+    void *own = NULL;
     int64_t *n_bytes = NULL, *next = NULL;
 
     RF_ALLOC(n_bytes, st->size);
     RF_ALLOC(next, st->size + 1);
     RF_ALLOC(by_rank, n * width);
     for (int64_t i = 0; i < n; i++) {
-        n_bytes[sources[i].owner] += width * (int64_t)sizeof *own;
+        n_bytes[sources[i].owner] += width * (int64_t)sizeof *by_rank;
         next[sources[i].owner + 1]++;
     }
-    RF_ALLOC(own, next[st->rank + 1] * width);
+    RF_TRY(rf_memory_alloc(be, RF_MEMORY_PINNED,
+                           (size_t)(next[st->rank + 1] * width) * sizeof(float), &own));
     for (int64_t r = 0; r < st->size; r++) {
         next[r + 1] += next[r];
     }
@@ -71,7 +76,7 @@ fail:
         memcpy(out + i * width, by_rank + next[sources[i].owner]++ * width,
                (size_t)width * sizeof *out);
     }
-    rf_free(own);
+    rf_memory_free(be, RF_MEMORY_PINNED, own);
     rf_free(by_rank);
     rf_free(next);
     rf_free(n_bytes);
@@ -109,7 +114,7 @@ rf_status rf_activation_stream_sample(rf_activation_stream *st, int64_t reader, 
                st->n_readers, n);
     const rf_reader *rd = &st->readers[reader];
     *width = rd->width;
-    RF_TRY(rf_pool_require(st, 0));
+    RF_TRY(rf_activation_stream_require(st, 0));
     rf_order_pool_span(&st->order, st->pool.epoch, 0, rd->n_rows, &begin, &end);
     n = rf_min_i64(n, rf_min_i64(end, rd->total));
     sources = rf_calloc(n, sizeof *sources);

@@ -147,118 +147,141 @@ static placement place(const rf_transform *t, int64_t in_height, int64_t in_widt
     return p;
 }
 
-/* Where channel `c` of the picture begins in what comes out; zero pixels are put around it. */
-static float *begin_plane(const rf_transform *t, const placement *p, int c, float *out)
+void rf_transform_levels(const rf_transform *t, float *levels)
+{
+    for (int c = 0; c < 3; c++) {
+        const float mean = t->normalise ? t->mean[c] : 0.0F, std = t->normalise ? t->std[c] : 1.0F;
+        for (int v = 0; v < 256; v++) { /* double, then float, as transformers does it: its bits */
+            levels[256 * c + v] = ((float)(v * t->scale) - mean) / std;
+        }
+    }
+}
+
+static bool is_padded(const rf_transform *t, const placement *p)
+{
+    return p->region.height < rf_transform_height(t) || p->region.width < rf_transform_width(t);
+}
+
+/* Where the picture begins in what comes out; black pixels are put around it. */
+static uint8_t *begin_picture(const rf_transform *t, const placement *p, uint8_t *out)
 {
     const int64_t height = rf_transform_height(t), width = rf_transform_width(t);
-    float *plane = out + c * height * width;
-    if (p->region.height < height || p->region.width < width) {
-        const float zero = t->normalise ? (0.0F - t->mean[c]) / t->std[c] : 0.0F;
-        for (int64_t i = 0; i < height * width; i++) {
-            plane[i] = zero;
-        }
+    if (is_padded(t, p)) {
+        memset(out, 0, (size_t)(3 * height * width));
     }
-    return plane + p->top * width + p->left;
+    return out + 3 * (p->top * width + p->left);
 }
 
-/* Double, then float, then the float operations of transformers: the same bits. A subtraction of 0
- * and a division by 1 change none. */
-static inline __attribute__((always_inline)) void fill_row(const uint8_t *in, int64_t step,
-                                                           int64_t n, double scale, float mean,
-                                                           float std, float *out)
+/* `in` [region's height, width, 3] into its place. */
+static void pad(const rf_transform *t, const placement *p, const uint8_t *in, uint8_t *out)
 {
-    for (int64_t x = 0; x < n; x++) {
-        out[x] = ((float)((double)in[step * x] * scale) - mean) / std;
-    }
-}
-
-/* Channel `c`: `in` [region's height, width], `step` (1 or 3) bytes from one pixel to the next. */
-static void fill_plane(const rf_transform *t, const placement *p, int c, const uint8_t *in,
-                       int64_t step, float *out)
-{
-    const float mean = t->normalise ? t->mean[c] : 0.0F, std = t->normalise ? t->std[c] : 1.0F;
-    float *plane = begin_plane(t, p, c, out);
+    const int64_t n_row = 3 * p->region.width, width = rf_transform_width(t);
+    uint8_t *to = begin_picture(t, p, out);
     for (int64_t y = 0; y < p->region.height; y++) {
-        const uint8_t *row = in + step * p->region.width * y;
-        float *to = plane + rf_transform_width(t) * y;
-        if (step == 3) {
-            fill_row(row, 3, p->region.width, t->scale, mean, std, to);
-        } else {
-            fill_row(row, 1, p->region.width, t->scale, mean, std, to);
-        }
+        memcpy(to + 3 * width * y, in + n_row * y, (size_t)n_row);
     }
 }
 
-rf_status rf_transform_apply_pixels(const rf_transform *t, rf_resize_scratch *scratch,
-                                    const rf_picture *picture, float *out)
+static rf_status check_size(const placement *p, int64_t height, int64_t width)
+{
+    rf_status status = RF_OK;
+    RF_REQUIRE(p->height <= INT32_MAX && p->width <= INT32_MAX,
+               "resize of %" PRId64 " x %" PRId64 " to %" PRId64 " x %" PRId64, height, width,
+               p->height, p->width);
+fail:
+    return status;
+}
+
+rf_status rf_transform_picture(const rf_transform *t, rf_resize_scratch *scratch,
+                               const rf_picture *picture, uint8_t *out)
 {
     rf_status status = RF_OK;
     RF_REQUIRE(picture->height >= 1 && picture->width >= 1, "an empty picture");
     const placement p = place(t, picture->height, picture->width);
-    RF_REQUIRE(p.height <= INT32_MAX && p.width <= INT32_MAX,
-               "resize of %" PRId64 " x %" PRId64 " to %" PRId64 " x %" PRId64, picture->height,
-               picture->width, p.height, p.width);
+    RF_TRY(check_size(&p, picture->height, picture->width));
+    if (!is_padded(t, &p)) {
+        return rf_resize_pixels(scratch, picture, p.height, p.width, t->filter, &p.region, out);
+    }
     RF_TRY(rf_resize_reserve(&scratch->resized, &scratch->resized_bytes,
                              3 * p.region.height * p.region.width));
     RF_TRY(rf_resize_pixels(scratch, picture, p.height, p.width, t->filter, &p.region,
                             scratch->resized));
-    for (int c = 0; c < 3; c++) {
-        fill_plane(t, &p, c, scratch->resized + c, 3, out);
-    }
+    pad(t, &p, scratch->resized, out);
 fail:
+    return status;
+}
+
+rf_status rf_transform_bytes(const rf_transform *t, const rf_picture *picture, uint8_t *out)
+{
+    rf_resize_scratch scratch = {0};
+    const rf_status status = rf_transform_picture(t, &scratch, picture, out);
+    rf_resize_scratch_fini(&scratch);
     return status;
 }
 
 rf_status rf_transform_apply(const rf_transform *t, const rf_picture *picture, float *out)
 {
-    rf_resize_scratch scratch = {0};
-    const rf_status status = rf_transform_apply_pixels(t, &scratch, picture, out);
-    rf_resize_scratch_fini(&scratch);
+    rf_status status = RF_OK;
+    const int64_t n = rf_transform_height(t) * rf_transform_width(t);
+    float levels[3 * 256];
+    uint8_t *bytes = NULL;
+
+    RF_ALLOC(bytes, 3 * n);
+    RF_TRY(rf_transform_bytes(t, picture, bytes));
+    rf_transform_levels(t, levels);
+    for (int64_t i = 0; i < 3 * n; i++) {
+        out[i] = levels[256 * (i / n) + bytes[3 * (i % n) + i / n]];
+    }
+fail:
+    rf_free(bytes);
     return status;
 }
 
-/* factor * clipped value + offset: of a channel, the same as fill_row's to a rounding. */
-typedef struct line {
-    float factor, offset;
-} line;
+/* ---- planes --------------------------------------------------------------------------------- */
 
-static line line_of(const rf_transform *t, int c)
-{
-    const float std = t->normalise ? t->std[c] : 1.0F, mean = t->normalise ? t->mean[c] : 0.0F;
-    return (line){(float)t->scale / std, -mean / std};
-}
-
-static inline float clip(float v)
+/* To the nearest byte. */
+static inline uint8_t to_byte(float v)
 {
     v = v < 0.0F ? 0.0F : v;
-    return v > 255.0F ? 255.0F : v;
+    v = v > 255.0F ? 255.0F : v;
+    return (uint8_t)(int32_t)(v + 0.5F);
 }
 
 /* A row of JFIF's colours. */
 static void fill_from_ycbcr(const uint8_t *restrict luma, const uint8_t *restrict blue,
-                            const uint8_t *restrict red, int64_t n, const line lines[3],
-                            float *restrict to_r, float *restrict to_g, float *restrict to_b)
+                            const uint8_t *restrict red, int64_t n, uint8_t *restrict to)
 {
     for (int64_t x = 0; x < n; x++) {
         const float y = (float)luma[x], cb = (float)(blue[x] - 128), cr = (float)(red[x] - 128);
-        to_r[x] = clip(y + 1.402F * cr) * lines[0].factor + lines[0].offset;
-        to_g[x] = clip(y - 0.344136F * cb - 0.714136F * cr) * lines[1].factor + lines[1].offset;
-        to_b[x] = clip(y + 1.772F * cb) * lines[2].factor + lines[2].offset;
+        to[3 * x] = to_byte(y + 1.402F * cr);
+        to[3 * x + 1] = to_byte(y - 0.344136F * cb - 0.714136F * cr);
+        to[3 * x + 2] = to_byte(y + 1.772F * cb);
     }
 }
 
-static void fill_planes_from_ycbcr(const rf_transform *t, const placement *p, const uint8_t *in,
-                                   float *out)
+/* Planes of red, green and blue, or one of grey for all three. */
+static void interleave(const uint8_t *const planes[3], int64_t n, uint8_t *to)
 {
-    const int64_t n = p->region.width, n_plane = n * p->region.height;
+    for (int64_t x = 0; x < n; x++) {
+        to[3 * x] = planes[0][x];
+        to[3 * x + 1] = planes[1][x];
+        to[3 * x + 2] = planes[2][x];
+    }
+}
+
+/* `in` [n_planes, region's height, width] into its place. */
+static void fill_from_planes(const rf_transform *t, const placement *p, int n_planes, bool is_ycbcr,
+                             const uint8_t *in, uint8_t *out)
+{
+    const int64_t n = p->region.width, n_plane = n_planes == 3 ? n * p->region.height : 0;
     const int64_t width = rf_transform_width(t);
-    const line lines[3] = {line_of(t, 0), line_of(t, 1), line_of(t, 2)};
-    float *r = begin_plane(t, p, 0, out), *g = begin_plane(t, p, 1, out);
-    float *b = begin_plane(t, p, 2, out);
-    for (int64_t y = 0; y < p->region.height; y++) {
-        const uint8_t *row = in + y * n;
-        fill_from_ycbcr(row, row + n_plane, row + 2 * n_plane, n, lines, r + y * width,
-                        g + y * width, b + y * width);
+    uint8_t *to = begin_picture(t, p, out);
+    for (int64_t y = 0; y < p->region.height; y++, in += n, to += 3 * width) {
+        if (is_ycbcr) {
+            fill_from_ycbcr(in, in + n_plane, in + 2 * n_plane, n, to);
+        } else {
+            interleave((const uint8_t *const[3]){in, in + n_plane, in + 2 * n_plane}, n, to);
+        }
     }
 }
 
@@ -272,26 +295,21 @@ static rf_resize_filter filter_of_plane(const rf_transform *t, const rf_picture_
     return is_less ? RF_RESIZE_BILINEAR : t->filter;
 }
 
-rf_status rf_transform_apply_planes(const rf_transform *t, rf_resize_scratch *scratch,
-                                    const rf_picture_planes *planes, float *out)
+rf_status rf_transform_planes(const rf_transform *t, rf_resize_scratch *scratch,
+                              const rf_picture_planes *planes, uint8_t *out)
 {
     rf_status status = RF_OK;
     const placement p = place(t, planes->height, planes->width);
     const int64_t n = p.region.height * p.region.width;
-    RF_REQUIRE(planes->n_planes >= 1 && p.height <= INT32_MAX && p.width <= INT32_MAX,
-               "resize of %d planes of %" PRId64 " x %" PRId64 " to %" PRId64 " x %" PRId64,
-               planes->n_planes, planes->height, planes->width, p.height, p.width);
+    RF_REQUIRE(planes->n_planes >= 1, "a picture of no planes");
+    RF_TRY(check_size(&p, planes->height, planes->width));
     RF_TRY(rf_resize_reserve(&scratch->resized, &scratch->resized_bytes, 3 * n));
     for (int i = 0; i < planes->n_planes; i++) {
         RF_TRY(rf_resize_plane(scratch, &planes->planes[i], p.height, p.width,
                                filter_of_plane(t, planes, i), &p.region, scratch->resized + i * n));
     }
-    if (planes->colour == RF_PLANES_YCBCR) {
-        fill_planes_from_ycbcr(t, &p, scratch->resized, out);
-    }
-    for (int c = 0; planes->colour != RF_PLANES_YCBCR && c < 3; c++) {
-        fill_plane(t, &p, c, scratch->resized + (planes->n_planes == 3 ? c * n : 0), 1, out);
-    }
+    fill_from_planes(t, &p, planes->n_planes, planes->colour == RF_PLANES_YCBCR, scratch->resized,
+                     out);
 fail:
     return status;
 }

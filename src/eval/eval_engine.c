@@ -58,24 +58,15 @@ fail:
 
 static rf_status open_feed(rf_eval_engine *e, const rf_eval_model *model, rf_eval_feed *feed)
 {
-    rf_status status = RF_OK;
-    const rf_transform *t = model->transform;
-    const int64_t n_pixels =
-        rf_vit_get_config(model->vit)->n_channels * rf_transform_height(t) * rf_transform_width(t);
     const rf_image_loader_opts opts = {.list = e->job->pictures,
                                        .split = e->split,
-                                       .transform = *t,
+                                       .transform = *model->transform,
                                        .max_images = e->batch,
                                        .n_threads = e->job->decode_threads,
                                        .fast_decode = e->job->fast_decode};
 
-    feed->transform = t;
-    RF_TRY(rf_memory_alloc(rf_stream_backend(e->job->stream), RF_MEMORY_DEVICE,
-                           (size_t)(e->batch * n_pixels) * sizeof *feed->images,
-                           (void **)&feed->images));
-    RF_TRY(rf_image_loader_create(&opts, &feed->loader));
-fail:
-    return status;
+    feed->transform = model->transform;
+    return rf_image_feed_create(e->job->stream, &opts, &feed->feed);
 }
 
 /* Models of one transform share their pictures. */
@@ -241,11 +232,10 @@ fail:
     return status;
 }
 
-static void free_feeds(rf_eval_engine *e, rf_backend *be)
+static void free_feeds(rf_eval_engine *e)
 {
     for (int f = 0; f < e->n_feeds; f++) {
-        rf_image_loader_destroy(e->feeds[f].loader);
-        rf_memory_free(be, RF_MEMORY_DEVICE, e->feeds[f].images);
+        rf_image_feed_destroy(e->feeds[f].feed);
     }
     rf_free(e->feeds);
     for (int m = 0; e->runners != NULL && m < e->job->n_models; m++) {
@@ -270,7 +260,7 @@ void rf_eval_engine_fini(rf_eval_engine *e)
     for (size_t i = 0; i < sizeof host / sizeof host[0]; i++) {
         rf_free(host[i]);
     }
-    free_feeds(e, be);
+    free_feeds(e);
     rf_eval_sites_fini(e);
     *e = (rf_eval_engine){.job = NULL};
 }

@@ -82,15 +82,6 @@ fail:
     return status;
 }
 
-static rf_view image_view(const rf_eval_engine *e, const rf_eval_runner *runner)
-{
-    const rf_eval_feed *feed = &e->feeds[runner->feed];
-    const int64_t shape[4] = {e->n_images, rf_vit_get_config(runner->model->vit)->n_channels,
-                              rf_transform_height(feed->transform),
-                              rf_transform_width(feed->transform)};
-    return rf_view_nd(feed->images, RF_F32, 4, shape);
-}
-
 static float *wanted_logits(const rf_eval_engine *e, const rf_eval_runner *runner)
 {
     return runner->model->classes != NULL ? e->logits : NULL;
@@ -100,7 +91,7 @@ static float *wanted_logits(const rf_eval_engine *e, const rf_eval_runner *runne
 static rf_status run_clean(rf_eval_engine *e, const rf_eval_runner *runner, float *embedding)
 {
     rf_status status = RF_OK;
-    const rf_view images = image_view(e, runner);
+    const rf_view images = e->feeds[runner->feed].images;
     rf_vit_output out = {0};
 
     RF_TRY(rf_vit_forward(runner->model->vit, e->job->stream, &images, runner->reads,
@@ -147,7 +138,7 @@ static rf_status run_from(rf_eval_engine *e, const rf_eval_runner *runner,
                                       .n_hooks = places->n};
         RF_TRY(rf_vit_run(runner->model->vit, e->job->stream, &args, &out));
     } else {
-        const rf_view images = image_view(e, runner);
+        const rf_view images = e->feeds[runner->feed].images;
         RF_TRY(rf_vit_forward(runner->model->vit, e->job->stream, &images, hooks, places->n,
                               RF_VIT_RUN_ALL, &out));
     }
@@ -224,7 +215,7 @@ fail:
 /* ---- one micro-batch --------------------------------------------------------------------------
  */
 
-static rf_status load_images(rf_eval_engine *e)
+static rf_status merge_valid(rf_eval_engine *e)
 {
     rf_status status = RF_OK;
 
@@ -232,12 +223,8 @@ static rf_status load_images(rf_eval_engine *e)
     memset(e->valid, 1, (size_t)e->batch);
     for (int f = 0; f < e->n_feeds; f++) {
         const rf_image_batch *batch = e->feeds[f].batch;
-        const int64_t n_pixels = batch->n_channels * batch->height * batch->width;
-        RF_BUG(batch->n_frames == 1 && batch->n_images == e->n_images && e->n_images <= e->batch,
-               "a batch of %" PRId64 " pictures of %" PRId64 " frames", batch->n_images,
-               batch->n_frames);
-        RF_TRY(rf_copy_in(e->job->stream, e->feeds[f].images, batch->pixels,
-                          (size_t)(batch->n_images * n_pixels) * sizeof *batch->pixels));
+        RF_BUG(batch->n_images == e->n_images && e->n_images <= e->batch,
+               "a batch of %" PRId64 " pictures", batch->n_images);
         for (int64_t b = 0; b < e->n_images; b++) {
             e->valid[b] = e->valid[b] != 0 && batch->valid[b] != 0;
         }
@@ -311,7 +298,7 @@ rf_status rf_eval_group_measure(rf_eval_engine *e, int64_t first_local)
 {
     rf_status status = RF_OK;
 
-    RF_TRY(load_images(e));
+    RF_TRY(merge_valid(e));
     for (int m = 0; m < e->job->n_models; m++) {
         if (e->runners[m].n_reads > 0) {
             RF_TRY(read_model(e, &e->runners[m], first_local));
@@ -353,9 +340,9 @@ static rf_status put_means(rf_eval_engine *e, const rf_eval_ablation *ablation)
         }
         column += width;
     }
+    /* e->x is not pinned: it may be written again at once */
     RF_TRY(
         rf_copy_in(e->job->stream, e->swap, e->x, (size_t)(n_rows * places->width) * sizeof *to));
-    RF_TRY(rf_stream_synchronise(e->job->stream));
 fail:
     return status;
 }
@@ -364,7 +351,7 @@ rf_status rf_eval_group_ablate(rf_eval_engine *e, int64_t first_local)
 {
     rf_status status = RF_OK;
 
-    RF_TRY(load_images(e));
+    RF_TRY(merge_valid(e));
     for (int m = 0; m < e->job->n_models; m++) {
         if (e->runners[m].n_reads > 0) { /* for what the swapped passes begin with */
             RF_TRY(run_clean(e, &e->runners[m], NULL));

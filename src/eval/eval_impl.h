@@ -24,9 +24,9 @@ typedef struct rf_eval_runner {
 /* Pictures through one transform, for all models that have it. */
 typedef struct rf_eval_feed {
     const rf_transform *transform;
-    rf_image_loader *loader;
+    rf_image_feed *feed;
     const rf_image_batch *batch; /* of the micro-batch under way */
-    float *images;               /* the same, device */
+    rf_view images;              /* the same, as models take them */
 } rf_eval_feed;
 
 /* A hook point of a model that one or more coders read or reconstruct. */

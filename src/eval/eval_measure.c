@@ -17,8 +17,9 @@ static rf_status work_round(rf_eval_engine *e, int64_t round, group_work work)
     }
     if (round < e->n_local_groups) {
         for (int f = 0; f < e->n_feeds; f++) {
-            RF_TRY(rf_image_loader_next(e->feeds[f].loader, &e->feeds[f].batch));
-            RF_BUG(e->feeds[f].batch != NULL, "the loader ended before round %" PRId64, round);
+            rf_eval_feed *feed = &e->feeds[f];
+            RF_TRY(rf_image_feed_next(feed->feed, &feed->batch, &feed->images));
+            RF_BUG(feed->batch != NULL, "the loader ended before round %" PRId64, round);
         }
         RF_TRY(work(e, e->local_first[round]));
     }
@@ -42,8 +43,7 @@ static rf_status start_feeds(rf_eval_engine *e)
 {
     rf_status status = RF_OK;
     for (int f = 0; f < e->n_feeds; f++) {
-        RF_TRY(
-            rf_image_loader_start(e->feeds[f].loader, e->local, e->local_first, e->n_local_groups));
+        RF_TRY(rf_image_feed_start(e->feeds[f].feed, e->local, e->local_first, e->n_local_groups));
     }
 fail:
     return status;
@@ -77,7 +77,8 @@ fail:
 static rf_status check_totals(const rf_eval_engine *e)
 {
     rf_status status = RF_OK;
-    const rf_image_loader *loader = e->feeds[0].loader; /* what one cannot read, none can */
+    const rf_image_loader *loader =
+        rf_image_feed_loader(e->feeds[0].feed); /* what one cannot read, none can */
     const double n_bad = e->total[RF_SUM_BAD], most = e->job->max_bad_share * (double)e->n_chosen;
     const char *name = NULL, *reason = NULL;
 

@@ -143,8 +143,8 @@ static rf_status split_sites(rf_eval_engine *e, const rf_eval_places *out, int64
         }
         column += width;
     }
+    /* e->x is not pinned: it may be written again at once */
     RF_TRY(rf_copy_in(e->job->stream, e->swap, e->x, (size_t)(n_rows * out->width) * sizeof *e->x));
-    RF_TRY(rf_stream_synchronise(e->job->stream));
 fail:
     return status;
 }

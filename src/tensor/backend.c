@@ -15,5 +15,6 @@ rf_status rf_backend_create(rf_device device, const rf_comm *comm, int n_threads
             return status; /* the same on every rank */
         }
     }
-    return rf_comm_agree(comm, rf_backend_cpu_create(n_threads, out));
+    status = rf_backend_cpu_create(n_threads, out);
+    return comm != NULL ? rf_comm_agree(comm, status) : status;
 }

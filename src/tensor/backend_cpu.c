@@ -182,6 +182,7 @@ static const rf_backend_ops cpu_ops = {
     .softmax_rows = rf_cpu_softmax_rows,
     .activation = rf_cpu_activation,
     .add = rf_cpu_add,
+    .pixel_values = rf_cpu_pixel_values,
     .patch_rows = rf_cpu_patch_rows,
     .embed_tokens = rf_cpu_embed_tokens,
     .gather_rows = rf_cpu_gather_rows,

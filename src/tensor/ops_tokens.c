@@ -91,6 +91,27 @@ fail:
     return status;
 }
 
+rf_status rf_pixel_values(rf_stream *s, const rf_pixel_values_args *args)
+{
+    rf_status status = RF_OK;
+    const rf_view *images = &args->images;
+    const int64_t *shape = images->shape;
+    RF_TRY(rf_shape_check("pixel values", "images", images, RF_F32, RF_MUST_BE_GIVEN, 4,
+                          (int64_t[]){-1, -1, -1, -1}));
+    RF_TRY(rf_shape_check("pixel values", "pixels", &args->pixels, RF_U8, RF_MUST_BE_GIVEN, 4,
+                          (int64_t[]){shape[0], shape[2], shape[3], shape[1]}));
+    RF_TRY(rf_shape_check("pixel values", "levels", &args->levels, RF_F32, RF_MUST_BE_GIVEN, 2,
+                          (int64_t[]){shape[1], 256}));
+    RF_REQUIRE(rf_view_is_contiguous(images) && rf_view_is_contiguous(&args->pixels) &&
+                   rf_view_is_contiguous(&args->levels),
+               "pixel values: expected contiguous views");
+    if (rf_view_n_elems(images) > 0) {
+        RF_TRY(s->backend->ops->pixel_values(s, args));
+    }
+fail:
+    return status;
+}
+
 rf_status rf_patch_rows(rf_stream *s, const rf_patch_rows_args *args)
 {
     rf_status status = RF_OK;

@@ -74,6 +74,7 @@ rf_status rf_cpu_attention_mix(rf_stream *s, const rf_attention_args *args);
 rf_status rf_cpu_softmax_rows(rf_stream *s, const rf_view *x);
 rf_status rf_cpu_activation(rf_stream *s, rf_act act, const rf_view *x, const rf_view *y);
 rf_status rf_cpu_add(rf_stream *s, const rf_add_args *args);
+rf_status rf_cpu_pixel_values(rf_stream *s, const rf_pixel_values_args *args);
 rf_status rf_cpu_patch_rows(rf_stream *s, const rf_patch_rows_args *args);
 rf_status rf_cpu_embed_tokens(rf_stream *s, const rf_embed_tokens_args *args);
 rf_status rf_cpu_convert(rf_stream *s, const rf_view *x, const rf_view *y);

@@ -101,6 +101,18 @@ static double groups_of(const rf_coder_settings *s, const rf_architecture *a, in
     return (double)rf_max_i64(groups.n, 1);
 }
 
+/* What plan_device.c makes arrays of. */
+static void fill_lists(const rf_coder_settings *s, const rf_architecture *a, rf_coder_cost *out)
+{
+    const double e = (double)out->out_width;
+
+    list_sizes(s, a, out, out->entries);
+    out->columns[STEP_MAIN] = e * groups_of(s, a, out->n_latents);
+    out->columns[STEP_SECOND] = a->second != NULL || a->act == RF_CODER_GATED ? e : 0;
+    out->columns[STEP_AUX] = out->entries[STEP_AUX] > 0 ? e : 0;
+    out->columns[STEP_WINDOW] = 0;
+}
+
 /* A rank's own rows, and where there are several the rows of all. */
 static double work_bytes(const rf_coder_spec *spec, const rf_architecture *a,
                          const rf_coder_cost *c, int n_ranks)
@@ -202,6 +214,7 @@ rf_status rf_coder_cost_estimate(const rf_coder_spec *spec, const rf_coder_shape
     out->parameter_bytes = sizeof(float) * (n.matrices + n.others);
     out->state_bytes = sizeof(float) * n.state;
     out->optimiser_bytes = sizeof(float) * moments;
+    fill_lists(s, a, out);
     out->work_bytes = work_bytes(spec, a, out, n_ranks);
     out->encode_flop = 2.0 * (double)out->width * (double)out->n_latents;
     out->rest_flop = rest_flop(spec, a, out);

@@ -1,12 +1,11 @@
 /* What a run will take, before anything starts: memory of each rank, bytes read, arithmetic, and
- * hours by a product that is timed here. */
+ * hours. */
 #include "plan_impl.h"
 
 #include <math.h>
-#include <sched.h>
 #include <string.h>
 
-enum { MAX_STATS = 2000, PRODUCT_SIDE = 1024, PRODUCT_RUNS = 5 };
+enum { MAX_STATS = 2000 };
 
 /* ---- what there is -----------------------------------------------------------------------------
  */
@@ -192,68 +191,6 @@ fail:
     return status;
 }
 
-/* ---- how fast this machine is ------------------------------------------------------------------
- */
-
-/* The best of a few, in FLOP a second, and of copies, in bytes a second. */
-static rf_status time_product(rf_plan *p, rf_stream *s, void *const *blocks, size_t n_bytes)
-{
-    rf_status status = RF_OK;
-    const int64_t n = PRODUCT_SIDE;
-    const rf_matmul_args args = {.a = rf_view_2d(blocks[0], n, n),
-                                 .b = rf_view_2d(blocks[1], n, n),
-                                 .c = rf_view_2d(blocks[2], n, n),
-                                 .trans_b = RF_TRANS,
-                                 .alpha = 1};
-    double product = INFINITY, copy = INFINITY;
-
-    for (int i = 0; i < PRODUCT_RUNS; i++) {
-        const double start = rf_now();
-        RF_TRY(rf_matmul(s, &args));
-        RF_TRY(rf_stream_synchronise(s));
-        const double middle = rf_now();
-        RF_TRY(rf_copy_within(s, blocks[0], blocks[1], n_bytes));
-        RF_TRY(rf_stream_synchronise(s));
-        product = fmin(product, middle - start);
-        copy = fmin(copy, rf_now() - middle);
-    }
-    p->flop_per_s = 2.0 * (double)n * (double)n * (double)n / fmax(product, 1e-9);
-    p->bytes_per_s = 2.0 * (double)n_bytes / fmax(copy, 1e-9);
-fail:
-    return status;
-}
-
-static rf_status plan_speed(rf_plan *p)
-{
-    rf_status status = RF_OK;
-    rf_backend *be = NULL;
-    rf_stream *s = NULL;
-    void *blocks[3] = {NULL};
-    const size_t n_bytes = sizeof(float) * PRODUCT_SIDE * PRODUCT_SIDE * 16; /* beyond caches */
-    cpu_set_t cores;
-    int n_threads = 1;
-
-    CPU_ZERO(&cores);
-    int64_t n_cores = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
-    p->n_threads = p->settings->train.threads > 0 ? p->settings->train.threads
-                                                  : rf_max_i64(1, n_cores / p->n_ranks);
-    RF_TRY(rf_cast_int(rf_min_i64(p->n_threads, n_cores), "threads", &n_threads));
-    RF_TRY(rf_backend_cpu_create(n_threads, &be));
-    RF_TRY(rf_stream_create(be, &s));
-    for (int i = 0; i < 3; i++) {
-        RF_TRY(rf_memory_alloc(be, RF_MEMORY_DEVICE, n_bytes, &blocks[i]));
-        RF_TRY(rf_fill_bytes(s, blocks[i], i, n_bytes));
-    }
-    RF_TRY(time_product(p, s, blocks, n_bytes));
-fail:
-    for (int i = 0; i < 3 && be != NULL; i++) {
-        rf_memory_free(be, RF_MEMORY_DEVICE, blocks[i]);
-    }
-    rf_stream_destroy(s);
-    rf_backend_destroy(be);
-    return status;
-}
-
 /* ---- what it comes to --------------------------------------------------------------------------
  */
 
@@ -317,25 +254,59 @@ double rf_plan_model_bytes(const rf_plan *p)
     return bytes;
 }
 
-static rf_status append_memory(const rf_plan *p, const rf_plan_layout *layout, rf_str *out)
+/* What both kinds of memory tables begin with. */
+static rf_status append_held(const rf_plan *p, const rf_plan_layout *layout, rf_str *out)
 {
     rf_status status = RF_OK;
     const rf_plan_memory *m = &layout->memory;
     const bool is_dealt = layout->ranks_per_coder > 0 || layout->coders_at_once > 0;
     const char *whose = is_dealt ? "of the rank and the pass with most" : "of all coders";
 
-    RF_TRY(rf_str_append(out, "memory of each of %d ranks\n", p->n_ranks));
     RF_TRY(append_bytes(out, "parameters and state", m->parameters, whose));
     RF_TRY(append_bytes(out, "moments and sums", m->moments, whose));
     RF_TRY(append_bytes(out, "gradients", m->gradients, "of the largest coder, shared"));
     RF_TRY(append_bytes(out, "work space of a step", m->work, "about; shared"));
     RF_TRY(append_bytes(out, "pool of activations", m->pool, "and batches"));
-    RF_TRY(append_bytes(out, "kept activations", m->kept, "activations.keep_bytes"));
+    if (!p->on_device) {
+        RF_TRY(append_bytes(out, "kept activations", m->kept, "activations.keep_bytes"));
+    }
     RF_TRY(append_bytes(out, "model", m->model,
                         p->settings->n_models > 1
                             ? "weights and one group of pictures, of all models"
                             : "weights and one group of pictures"));
-    RF_TRY(append_bytes(out, "in all", m->all, "about"));
+fail:
+    return status;
+}
+
+static rf_status append_device_memory(const rf_plan *p, const rf_plan_layout *layout, rf_str *out)
+{
+    rf_status status = RF_OK;
+    const rf_plan_memory *m = &layout->memory;
+
+    RF_TRY(rf_str_append(out, "memory of the device of each of %d ranks\n", p->n_ranks));
+    RF_TRY(append_held(p, layout, out));
+    RF_TRY(append_bytes(out, "pictures", m->images, "on their way into the model"));
+    RF_TRY(append_bytes(out, "scratch of operations", m->scratch, "about"));
+    RF_TRY(append_bytes(out, "work space of libraries", m->libraries, "about"));
+    RF_TRY(append_bytes(out, "on the device, in all", m->all, "about"));
+    RF_TRY(rf_str_append(out, "memory of each rank on the host, besides\n"));
+    RF_TRY(append_bytes(out, "kept activations", m->kept, "activations.keep_bytes"));
+    RF_TRY(append_bytes(out, "read ahead", m->host - m->kept, "pictures, groups of a store"));
+    RF_TRY(append_bytes(out, "on the host, in all", m->host, "about"));
+fail:
+    return status;
+}
+
+static rf_status append_memory(const rf_plan *p, const rf_plan_layout *layout, rf_str *out)
+{
+    rf_status status = RF_OK;
+
+    if (p->on_device) {
+        return append_device_memory(p, layout, out);
+    }
+    RF_TRY(rf_str_append(out, "memory of each of %d ranks\n", p->n_ranks));
+    RF_TRY(append_held(p, layout, out));
+    RF_TRY(append_bytes(out, "in all", layout->memory.all, "about"));
 fail:
     return status;
 }
@@ -430,6 +401,14 @@ static rf_status append_data(rf_plan *p, const rf_plan_layout *layout, rf_str *o
                             all.site_bytes / sizeof(float) * elem * (double)p->n_listed,
                             "refract cache, in activations.dtype"));
     }
+    if (p->settings->activations.source == RF_ACTIVATIONS_BOTH &&
+        (p->n_pictures < p->n_listed || all.epochs < 1)) {
+        RF_TRY(rf_str_append(out,
+                             "  the store stays unfinished: activations.source=both writes what is "
+                             "read, %.0f of %" PRId64
+                             " pictures; `refract cache` adds the others\n",
+                             fmin(all.epochs, 1) * (double)p->n_pictures, p->n_listed));
+    }
     RF_TRY(append_mixing(p, out));
     if (all.epochs > 1 && layout->n_passes == 1) {
         RF_TRY(rf_str_append(out,
@@ -448,6 +427,27 @@ static rf_status append_hours(rf_str *out, const char *label, double seconds, co
     return rf_str_append(out, "  %-34s %12s  %.3g hours%s\n", label, text, seconds / 3600, remark);
 }
 
+/* What the hours below are made from. */
+static rf_status append_rate(const rf_plan *p, rf_str *out)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_str_append(out,
+                         "time, an estimate: at the rate of a bare product timed just now (%.0f "
+                         "GFLOP/s and %.1f GB/s on ",
+                         p->flop_per_s / 1e9, p->bytes_per_s / 1e9));
+    if (p->on_device && p->is_here) {
+        return rf_str_append(out, "the device), as if all ranks had one like it; pictures are "
+                                  "decoded beside it\n");
+    }
+    RF_TRY(rf_str_append(
+        out,
+        "%" PRId64 " threads a rank), as if all ranks were on machines like this one%s; "
+        "pictures are decoded beside it\n",
+        p->n_threads, p->on_device ? " and had no device: none here could be timed" : ""));
+fail:
+    return status;
+}
+
 static rf_status append_time(const rf_plan *p, const rf_plan_layout *layout, rf_str *out)
 {
     rf_status status = RF_OK;
@@ -464,12 +464,7 @@ static rf_status append_time(const rf_plan *p, const rf_plan_layout *layout, rf_
                          "model, forward", layout->model_flop, "steps, encoder products", encode,
                          "steps, the rest", rest,
                          any_dense ? ", as if codes that may be dense stayed so to the end" : ""));
-    RF_TRY(rf_str_append(out,
-                         "time, an estimate: at the rate of a bare product timed just now (%.0f "
-                         "GFLOP/s and %.1f GB/s on %" PRId64
-                         " threads a rank), as if all ranks were on machines like this one; "
-                         "pictures are decoded beside it\n",
-                         p->flop_per_s / 1e9, p->bytes_per_s / 1e9, p->n_threads));
+    RF_TRY(append_rate(p, out));
     RF_TRY(append_hours(out, "model", layout->model_seconds, ""));
     RF_TRY(append_hours(out, "steps", layout->step_seconds, ""));
     RF_TRY(append_hours(out, "in all", layout->model_seconds + layout->step_seconds,
@@ -478,7 +473,8 @@ fail:
     return status;
 }
 
-rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *out)
+rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, double device_bytes,
+                        rf_str *out)
 {
     rf_status status = RF_OK;
     rf_plan p = {.settings = settings, .n_ranks = n_ranks};
@@ -492,13 +488,14 @@ rf_status rf_train_plan(const rf_run_settings *settings, int n_ranks, rf_str *ou
         RF_TRY(plan_pictures(&p));
     }
     RF_TRY(plan_coders(&p));
-    RF_TRY(plan_speed(&p));
+    RF_TRY(rf_plan_measure(&p, device_bytes));
     rf_plan_layout layout = {.ranks_per_coder = settings->train.ranks_per_coder,
                              .coders_at_once = settings->train.coders_at_once};
     RF_TRY(rf_plan_lay_out(&p, &layout, NULL));
     RF_TRY(append_coders(&p, out));
     RF_TRY(append_data(&p, &layout, out));
     RF_TRY(append_memory(&p, &layout, out));
+    RF_TRY(rf_plan_append_advice(&p, &layout, out));
     RF_TRY(append_time(&p, &layout, out));
     RF_TRY(rf_plan_append_layouts(&p, &layout, out));
 fail:

@@ -3,7 +3,6 @@
 #include "plan_impl.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 /* ---- one reading -------------------------------------------------------------------------------
@@ -76,7 +75,8 @@ static rf_status add_up_group(const rf_plan *p, const planned_pass *pass, int gr
                               rf_plan_memory *m, double *seconds)
 {
     rf_status status = RF_OK;
-    double batch = 0;
+    rf_plan_step step = {0};
+    double batch = 0, scratch = 0, ghost = 0;
     *m = (rf_plan_memory){0};
     *seconds = 0;
     for (int64_t i = pass->first; i < pass->end; i++) {
@@ -90,6 +90,10 @@ static rf_status add_up_group(const rf_plan *p, const planned_pass *pass, int gr
             m->pool += rf_coder_cost_held(&cost, c->spec, pass->each) - own - cost.optimiser_bytes;
             m->gradients = fmax(m->gradients, cost.parameter_bytes);
             m->work = fmax(m->work, cost.work_bytes);
+            rf_plan_step_add(&step, c, &cost);
+            scratch = fmax(scratch, fmax(rf_plan_step_scratch(c, &cost, pass->each),
+                                         rf_plan_start_bytes(c, &cost)));
+            ghost = fmax(ghost, rf_plan_ghost_bytes(c, &cost));
             *seconds += rf_coder_cost_seconds(&cost, c->spec, c->n_tokens, pass->each,
                                               p->flop_per_s, p->bytes_per_s);
         }
@@ -98,6 +102,11 @@ static rf_status add_up_group(const rf_plan *p, const planned_pass *pass, int gr
                          (double)(c->cost.width + (c->cost.is_transcoder ? c->cost.out_width : 0)));
     }
     m->pool += p->n_ranks > 1 ? 2 * batch : 0; /* on their way to and from others */
+    if (p->on_device && step.rows > 0) {
+        m->gradients = step.gradients;
+        m->work = rf_plan_step_work(&step, pass->each) + ghost;
+        m->scratch = scratch;
+    }
 fail:
     return status;
 }
@@ -107,9 +116,13 @@ static void add_common(const rf_plan *p, const rf_plan_reading *r, rf_plan_memor
 {
     const rf_activations_settings *s = &p->settings->activations;
     const double epoch = r->site_bytes * (double)p->n_pictures / p->n_ranks;
+    m->kept = r->epochs > 1 ? fmin((double)s->keep_bytes, epoch) : 0;
+    if (p->on_device) {
+        rf_plan_device_common(p, r, m);
+        return;
+    }
     m->pool += r->site_bytes / p->n_ranks *
                (double)rf_min_i64(s->group_pictures * s->pool_groups, p->n_pictures);
-    m->kept = r->epochs > 1 ? fmin((double)s->keep_bytes, epoch) : 0;
     m->model = rf_plan_model_bytes(p);
     m->all = m->parameters + m->moments + m->gradients + m->work + m->pool + m->kept + m->model;
 }
@@ -228,35 +241,12 @@ fail:
 /* ---- the way that is best ----------------------------------------------------------------------
  */
 
-/* MemAvailable, shared by the ranks as if all were here; 0 where the system does not say. */
-static double find_free_bytes(int n_ranks)
-{
-    static const char key[] = "MemAvailable:";
-    double bytes = 0;
-    char line[256];
-    FILE *f = fopen("/proc/meminfo", "re");
-
-    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        int64_t kib = 0;
-        if (strncmp(line, key, sizeof key - 1) == 0) {
-            char *digits = line + strcspn(line, "0123456789");
-            digits[strspn(digits, "0123456789")] = '\0';
-            bytes = rf_parse_i64(digits, &kib) == RF_OK ? (double)kib * 1024 / n_ranks : 0;
-        }
-    }
-    if (f != NULL) {
-        fclose(f);
-    }
-    return bytes;
-}
-
-static bool fits(const rf_plan *p, const rf_plan_layout *layout)
+bool rf_plan_fits(const rf_plan *p, const rf_plan_layout *layout)
 {
     return !(p->free_bytes > 0) || layout->memory.all <= p->free_bytes;
 }
 
-/* As few passes as fit, with so many ranks a coder; what is left is one coder at a time. */
-static rf_status find_passes(rf_plan *p, int64_t ranks_per_coder, rf_plan_layout *out)
+rf_status rf_plan_find_passes(rf_plan *p, int64_t ranks_per_coder, rf_plan_layout *out)
 {
     rf_status status = RF_OK;
     const int64_t n = p->settings->n_coders;
@@ -266,7 +256,7 @@ static rf_status find_passes(rf_plan *p, int64_t ranks_per_coder, rf_plan_layout
         *out = (rf_plan_layout){.ranks_per_coder = ranks_per_coder,
                                 .coders_at_once = at_once < n ? at_once : 0};
         RF_TRY(rf_plan_lay_out(p, out, NULL));
-        if (at_once == 1 || fits(p, out)) {
+        if (at_once == 1 || rf_plan_fits(p, out)) {
             break;
         }
         at_once = rf_min_i64(at_once - 1, rf_ceil_div(n, out->n_passes + 1));
@@ -283,8 +273,8 @@ static double seconds_of(const rf_plan_layout *layout)
 /* What fits before what does not, then by time; the earlier one where it is the same. */
 static bool is_better(const rf_plan *p, const rf_plan_layout *a, const rf_plan_layout *b)
 {
-    if (fits(p, a) != fits(p, b)) {
-        return fits(p, a);
+    if (rf_plan_fits(p, a) != rf_plan_fits(p, b)) {
+        return rf_plan_fits(p, a);
     }
     return seconds_of(a) < seconds_of(b);
 }
@@ -293,11 +283,11 @@ static bool is_better(const rf_plan *p, const rf_plan_layout *a, const rf_plan_l
 static rf_status choose(rf_plan *p, rf_plan_layout *best)
 {
     rf_status status = RF_OK;
-    RF_TRY(find_passes(p, 0, best));
+    RF_TRY(rf_plan_find_passes(p, 0, best));
     for (int each = p->n_ranks / 2; each >= 1; each--) {
         rf_plan_layout layout;
         if (p->n_ranks % each == 0) {
-            RF_TRY(find_passes(p, each, &layout));
+            RF_TRY(rf_plan_find_passes(p, each, &layout));
             *best = is_better(p, &layout, best) ? layout : *best;
         }
     }
@@ -335,6 +325,10 @@ static rf_status append_largest(const rf_plan *p, int64_t n_ranks, rf_str *out)
     rf_format_bytes(p->free_bytes, here);
     RF_TRY(rf_str_append(out, "  %-34s %12s  '%s', on each of its ranks\n", "the largest coder",
                          bytes, name));
+    if (p->on_device) {
+        return rf_str_append(out, "  %-34s %12s  for each rank, of a device of its own\n",
+                             "memory of the device", p->free_bytes > 0 ? here : "unknown");
+    }
     RF_TRY(rf_str_append(out, "  %-34s %12s  for each rank, if all %d are here\n",
                          "free memory of this machine", p->free_bytes > 0 ? here : "unknown",
                          p->n_ranks));
@@ -356,7 +350,7 @@ static rf_status append_layout(rf_plan *p, const char *label, const rf_plan_layo
                          ": %" PRId64 " reading%s of the pictures, %s%s\n",
                          label, layout->ranks_per_coder, layout->coders_at_once, layout->n_passes,
                          layout->n_passes == 1 ? "" : "s", all,
-                         fits(p, layout) ? "" : "; does NOT fit into memory"));
+                         rf_plan_fits(p, layout) ? "" : "; does NOT fit into memory"));
     RF_TRY(rf_plan_lay_out(p, &again, out));
 fail:
     return status;
@@ -368,14 +362,13 @@ rf_status rf_plan_append_layouts(rf_plan *p, const rf_plan_layout *set, rf_str *
     const int64_t n = p->settings->n_coders;
     rf_plan_layout best;
 
-    p->free_bytes = find_free_bytes(p->n_ranks);
     RF_TRY(choose(p, &best));
     RF_TRY(rf_str_append(out, "coders over ranks and passes\n"));
     RF_TRY(append_largest(p, set->ranks_per_coder > 0 ? set->ranks_per_coder : p->n_ranks, out));
     RF_TRY(rf_str_append(out, "  %-34s %12" PRId64 "  of %" PRId64 "%s\n",
                          "coders that fit at once",
                          best.coders_at_once > 0 ? best.coders_at_once : n, n,
-                         fits(p, &best) ? "" : ", and that does not fit either"));
+                         rf_plan_fits(p, &best) ? "" : ", and that does not fit either"));
     RF_TRY(append_layout(p, "as it is set", set, out));
     if (is_same(p, &best, set)) {
         RF_TRY(rf_str_append(out, "that is also what plan would choose here\n"));

@@ -257,12 +257,14 @@ typedef struct rf_coder_cost {
     double state_bytes;     /* beside these: counters, statistics, archetypal points */
     double optimiser_bytes; /* moments, sums, the live copy */
     double work_bytes;      /* of a step on each rank, without gradients; about */
-    double encode_flop;     /* of a token: the encoder product */
-    double rest_flop;       /* of a token: all else; codes that may be dense count as dense */
-    double update_flop;     /* of an update: Muon, an archetypal decoder */
-    double update_bytes;    /* that an update moves */
-    double exchange_bytes;  /* of a token: what each of several ranks gets of it; gradients instead
-                               where codes may be dense */
+    /* of a token, by list of the step (step_impl.h): entries, and columns of their gradients */
+    double entries[RF_MAX_LISTS], columns[RF_MAX_LISTS];
+    double encode_flop;    /* of a token: the encoder product */
+    double rest_flop;      /* of a token: all else; codes that may be dense count as dense */
+    double update_flop;    /* of an update: Muon, an archetypal decoder */
+    double update_bytes;   /* that an update moves */
+    double exchange_bytes; /* of a token: what each of several ranks gets of it; gradients instead
+                              where codes may be dense */
 } rf_coder_cost;
 
 /* Errors: those of rf_coder_check. */

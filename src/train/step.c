@@ -212,6 +212,7 @@ static rf_status begin(rf_step_job *job)
         RF_TRY(rf_fill_bytes(step->s, step->local.valid, 1, (size_t)job->n_local));
     }
     RF_TRY(see(job));
+    RF_TRY(rf_exchange_begin(step));
     RF_TRY(set_act(job));
     RF_TRY(rf_stream_synchronise(step->s));
     job->variance = (double)job->state.scalars[RF_SCALAR_VARIANCE];
@@ -351,8 +352,7 @@ fail:
     return status;
 }
 
-/* What is queued on `to` from now on comes after what is queued on `from` by now. */
-static rf_status take_turns(rf_step *step, rf_stream *from, rf_stream *to)
+rf_status rf_step_take_turns(rf_step *step, rf_stream *from, rf_stream *to)
 {
     rf_status status = RF_OK;
     if (from != NULL && to != NULL && from != to) {
@@ -367,7 +367,7 @@ fail:
 static rf_status enter(const rf_step_job *job)
 {
     rf_status status = RF_OK;
-    RF_TRY(take_turns(job->step, job->batch->stream, job->step->s));
+    RF_TRY(rf_step_take_turns(job->step, job->batch->stream, job->step->s));
     RF_TRY(rf_optimiser_swap_live(job->opt, job->coder, job->step->s));
 fail:
     return status;
@@ -377,7 +377,8 @@ static rf_status leave(const rf_step_job *job)
 {
     rf_status status = RF_OK;
     RF_TRY(rf_optimiser_swap_live(job->opt, job->coder, job->step->s));
-    RF_TRY(take_turns(job->step, job->step->s, job->batch->stream));
+    RF_TRY(rf_exchange_end(job->step)); /* its rows and codes are written again */
+    RF_TRY(rf_step_take_turns(job->step, job->step->s, job->batch->stream));
 fail:
     return status;
 }
@@ -387,10 +388,10 @@ static rf_status skip(rf_step_job *job)
 {
     rf_status status = RF_OK;
     RF_TRY(check(job));
-    RF_TRY(take_turns(job->step, job->batch->stream, job->step->s));
+    RF_TRY(rf_step_take_turns(job->step, job->batch->stream, job->step->s));
     job->metrics->skipped = true;
     RF_TRY(finish(job));
-    RF_TRY(take_turns(job->step, job->step->s, job->batch->stream));
+    RF_TRY(rf_step_take_turns(job->step, job->step->s, job->batch->stream));
 fail:
     return status;
 }

@@ -39,7 +39,17 @@ static rf_status aux_local(rf_step_job *job, float scale)
                                                     .row_valid = mine->valid,
                                                     .scale = scale}));
     RF_TRY(rf_d_value(step->s, &(rf_d_value_args){.codes = codes, .w_dec = w_dec, .g = g}));
+    RF_TRY(rf_exchange_begin(step));
     rf_step_lap(step, RF_PART_AUX);
+fail:
+    return status;
+}
+
+static rf_status measure_aux(rf_step *step, int64_t n_rows, double *error)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_exchange_end(step));
+    RF_TRY(rf_step_sum(step, step->global.aux, n_rows, error));
 fail:
     return status;
 }
@@ -50,6 +60,7 @@ static rf_status aux_scale(rf_step_job *job, double *v_e, float *scale)
     rf_status status = RF_OK;
     rf_view g = rf_step_g_part(job, rf_max_i64(1, job->groups.n) - 1, true);
     double spread, unit = residual_scale(job);
+    RF_TRY(rf_exchange_end(job->step));
     RF_TRY(rf_step_spread(job, &g, &spread));
     *v_e = spread / (job->n_valid * unit * unit);
     *scale = (float)(2.0 * job->settings->aux_alpha / (job->n_valid * *v_e));
@@ -71,17 +82,17 @@ rf_status rf_step_aux(rf_step_job *job)
         goto fail;
     }
     RF_TRY(rf_comm_agree(step->comm, aux_local(job, scale)));
-    RF_TRY(rf_exchange_rows(job, l->aux, g->aux, sizeof(float)));
-    RF_TRY(rf_comm_agree(step->comm, rf_step_sum(step, g->aux, job->n_rows, &error)));
+    status = rf_exchange_queue_rows(job, l->aux, g->aux, sizeof(float));
+    RF_TRY(rf_comm_agree(step->comm,
+                         status != RF_OK ? status : measure_aux(step, job->n_rows, &error)));
     loss = job->settings->aux_alpha * error / (job->n_valid * v_e);
     if (!isfinite(loss)) {
         job->aux_k = 0;
         goto fail;
     }
     job->metrics->aux = loss;
-    RF_TRY(rf_exchange_rows(job, l->g[STEP_AUX], g->g[STEP_AUX],
-                            sizeof(float) * (size_t)job->out_width));
-    RF_TRY(rf_exchange_codes(job, &l->codes[STEP_AUX], &g->codes[STEP_AUX]));
+    RF_TRY(rf_exchange_queue_rows(job, l->g[STEP_AUX], g->g[STEP_AUX],
+                                  sizeof(float) * (size_t)job->out_width));
     rf_step_lap(step, RF_PART_EXCHANGE);
 fail:
     return status;
@@ -267,19 +278,29 @@ fail:
     return status;
 }
 
-/* step->mean = the mean of what the encoder saw, over all ranks. */
+/* step->mean = the mean of what the encoder saw: of all ranks, or on the dense path of this one. */
+static rf_status mean_local(rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    rf_step *step = job->step;
+    RF_TRY(rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_step_seen(job, !job->is_dense),
+                                                  .out = rf_view_1d(step->mean, job->width),
+                                                  .alpha = (float)(1.0 / job->n_valid)}));
+    RF_TRY(rf_exchange_begin(step));
+fail:
+    return status;
+}
+
+/* step->mean = that of all ranks. May fail on one rank alone. Collective. */
 static rf_status mean_seen(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    const bool sums_ranks = job->is_dense && rf_comm_size(step->comm) > 1;
-    status = rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_step_seen(job, !job->is_dense),
-                                                    .out = rf_view_1d(step->mean, job->width),
-                                                    .alpha = (float)(1.0 / job->n_valid)});
-    RF_TRY(rf_comm_agree(step->comm, status));
-    if (sums_ranks) {
-        RF_TRY(rf_all_sum_f32(step->s, step->comm, step->mean, job->width));
+    RF_TRY(rf_comm_agree(step->comm, mean_local(job)));
+    if (job->is_dense) {
+        RF_TRY(rf_all_sum_f32(step->exchange, step->comm, step->mean, job->width));
     }
+    RF_TRY(rf_exchange_end(step));
 fail:
     return status;
 }
@@ -293,8 +314,8 @@ rf_status rf_step_pre_activation(rf_step_job *job)
     }
     c = rf_calloc(job->n_latents, sizeof *c);
     RF_TRY(rf_comm_agree(job->step->comm, c == NULL ? RF_ERR_NO_MEMORY : silent_weights(job, c)));
-    RF_TRY(mean_seen(job));
-    RF_TRY(rf_comm_agree(job->step->comm, add_silent(job, c)));
+    status = mean_seen(job);
+    RF_TRY(rf_comm_agree(job->step->comm, status != RF_OK ? status : add_silent(job, c)));
 fail:
     rf_free(c);
     return status;

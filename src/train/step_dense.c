@@ -78,67 +78,99 @@ fail:
 /* ---- all ranks
  * ----------------------------------------------------------------------------------- */
 
-/* Gradients, sums by latent, counts and the mean, summed in the order of ranks. */
-static rf_status sum_over_ranks(const rf_dense_pass *d)
+/* Gradients of this rank's rows, on their way to all. */
+static rf_status gradients_local(const rf_dense_pass *d)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_dense_gradients(d));
+    RF_TRY(rf_exchange_begin(d->job->step));
+fail:
+    return status;
+}
+
+/* Gradients, sums by latent and counts, summed in the order of ranks. */
+static rf_status queue_sums(const rf_dense_pass *d)
 {
     rf_status status = RF_OK;
     const rf_step_job *job = d->job;
     rf_step *step = job->step;
-    if (rf_comm_size(step->comm) == 1) {
-        return RF_OK;
-    }
     for (int i = 0; i < RF_CODER_ARCHETYPES; i++) { /* archetypes follow from W_dec's */
         rf_view g = rf_step_gradient(job, i);
         if (g.data != NULL) {
-            RF_TRY(rf_all_sum_f32(step->s, step->comm, g.data, rf_view_n_elems(&g)));
+            RF_TRY(rf_all_sum_f32(step->exchange, step->comm, g.data, rf_view_n_elems(&g)));
         }
     }
     if (d->is_gated) {
-        RF_TRY(rf_all_sum_f32(step->s, step->comm, step->by_latent, job->n_latents));
+        RF_TRY(rf_all_sum_f32(step->exchange, step->comm, step->by_latent, job->n_latents));
     }
     if (d->is_by_norm) {
-        RF_TRY(rf_all_sum_f32(step->s, step->comm, step->by_latent2, job->n_latents));
+        RF_TRY(rf_all_sum_f32(step->exchange, step->comm, step->by_latent2, job->n_latents));
     }
-    RF_TRY(rf_all_sum_f32(step->s, step->comm, step->mean, job->out_width));
-    RF_TRY(rf_all_sum_i64(step->s, step->comm, step->n_active, job->n_latents));
+    RF_TRY(rf_all_sum_i64(step->exchange, step->comm, step->n_active, job->n_latents));
+fail:
+    return status;
+}
+
+/* |y - mean|^2 of this rank's rows, from the mean target of all. */
+static rf_status spread_local(const rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    rf_step *step = job->step;
+    RF_TRY(rf_exchange_end(step));
+    RF_TRY(rf_residual(step->s,
+                       &(rf_residual_args){.x = rf_step_target(job, false),
+                                           .x_hat = rf_view_2d(step->mean, 1, job->out_width),
+                                           .row_loss = rf_view_1d(step->local.spread, job->n_local),
+                                           .row_valid = step->local.valid}));
+    RF_TRY(rf_exchange_begin(step));
 fail:
     return status;
 }
 
 /* Figures of the rows of every rank. */
-static rf_status exchange_figures(const rf_dense_pass *d)
+static rf_status queue_figures(const rf_dense_pass *d)
 {
     rf_status status = RF_OK;
     const rf_step_job *job = d->job;
-    rf_step *step = job->step;
-    rf_step_rows *l = &step->local, *g = &step->global;
-    RF_TRY(rf_comm_agree(
-        step->comm,
-        rf_residual(step->s, &(rf_residual_args){.x = rf_step_target(job, false),
-                                                 .x_hat = rf_view_2d(step->mean, 1, job->out_width),
-                                                 .row_loss = rf_view_1d(l->spread, job->n_local),
-                                                 .row_valid = l->valid})));
-    RF_TRY(rf_exchange_rows(job, l->loss, g->loss, sizeof(float)));
-    RF_TRY(rf_exchange_rows(job, l->sparsity, g->sparsity, sizeof(float)));
-    RF_TRY(rf_exchange_rows(job, l->spread, g->spread, sizeof(float)));
-    RF_TRY(rf_exchange_rows(job, l->active, g->active, sizeof(int64_t)));
+    rf_step_rows *l = &job->step->local, *g = &job->step->global;
+    RF_TRY(rf_exchange_queue_rows(job, l->loss, g->loss, sizeof(float)));
+    RF_TRY(rf_exchange_queue_rows(job, l->sparsity, g->sparsity, sizeof(float)));
+    RF_TRY(rf_exchange_queue_rows(job, l->spread, g->spread, sizeof(float)));
+    RF_TRY(rf_exchange_queue_rows(job, l->active, g->active, sizeof(int64_t)));
     if (d->is_gated) {
-        RF_TRY(rf_exchange_rows(job, l->extra, g->extra, sizeof(float)));
+        RF_TRY(rf_exchange_queue_rows(job, l->extra, g->extra, sizeof(float)));
     }
-    rf_step_lap(step, RF_PART_EXCHANGE);
 fail:
     return status;
 }
 
-/* Rows that the auxiliary term is made of. */
-static rf_status exchange_rows(const rf_step_job *job)
+/* Figures first: the step waits for them, and goes on while gradients are summed. May fail on one
+ * rank alone. */
+static rf_status exchange_all(const rf_dense_pass *d)
+{
+    rf_status status = RF_OK, waits = RF_OK;
+    const rf_step_job *job = d->job;
+    rf_step *step = job->step;
+    status = rf_all_sum_f32(step->exchange, step->comm, step->mean, job->out_width);
+    RF_TRY(rf_comm_agree(step->comm, status != RF_OK ? status : spread_local(job)));
+    RF_TRY(queue_figures(d));
+    waits = rf_exchange_end(step); /* the others expect the sums all the same */
+    RF_TRY(queue_sums(d));
+    rf_step_lap(step, RF_PART_EXCHANGE);
+    status = waits;
+fail:
+    return status;
+}
+
+/* Rows that the auxiliary term is made of: as they were when the sums began. */
+static rf_status queue_rows(const rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step_rows *l = &job->step->local, *g = &job->step->global;
-    RF_TRY(rf_exchange_rows(job, l->seen, g->seen, sizeof(float) * (size_t)job->width));
-    RF_TRY(rf_exchange_rows(job, l->g[STEP_MAIN], g->g[STEP_MAIN],
-                            sizeof(float) * (size_t)job->out_width));
-    RF_TRY(rf_exchange_rows(job, l->valid, g->valid, 1));
+    RF_TRY(rf_exchange_queue_rows(job, l->seen, g->seen, sizeof(float) * (size_t)job->width));
+    RF_TRY(rf_exchange_queue_rows(job, l->g[STEP_MAIN], g->g[STEP_MAIN],
+                                  sizeof(float) * (size_t)job->out_width));
+    RF_TRY(rf_exchange_queue_rows(job, l->valid, g->valid, 1));
     rf_step_lap(job->step, RF_PART_EXCHANGE);
 fail:
     return status;
@@ -201,6 +233,7 @@ static rf_status aux_by_latent(const rf_dense_pass *d)
     rf_codes *codes = &step->global.codes[STEP_AUX];
     rf_latent_index *index = &step->index[STEP_AUX];
     index->n_latents = job->n_latents;
+    RF_TRY(rf_exchange_end(step));
     RF_TRY(rf_index_by_latent(step->s, codes, index));
     rf_step_lap(step, RF_PART_INDEX);
     rf_by_latent_args args = {.n_lists = 1,
@@ -226,13 +259,17 @@ fail:
 
 static rf_status aux_term(const rf_dense_pass *d)
 {
+    static const bool lists[STEP_N_LISTS] = {[STEP_AUX] = true};
     rf_status status = RF_OK;
     rf_step_job *job = d->job;
-    RF_TRY(exchange_rows(job));
+    const rf_comm *comm = job->step->comm;
+    RF_TRY(rf_comm_agree(comm, queue_rows(job)));
     RF_TRY(rf_step_encode_aux(job));
-    RF_TRY(rf_step_aux(job));
+    RF_TRY(rf_comm_agree(comm, rf_exchange_codes(job, lists)));
+    RF_TRY(rf_comm_agree(comm, rf_step_aux(job)));
     if (job->aux_k > 0) {
-        RF_TRY(rf_comm_agree(job->step->comm, aux_by_latent(d)));
+        status = rf_exchange_d_values(job, lists);
+        RF_TRY(rf_comm_agree(comm, status != RF_OK ? status : aux_by_latent(d)));
     }
 fail:
     return status;
@@ -263,6 +300,7 @@ static rf_status finish_gradients(const rf_dense_pass *d)
     if (job->aux_k > 0) {
         RF_TRY(aux_term(d));
     }
+    RF_TRY(rf_comm_agree(comm, rf_exchange_end(job->step)));
     if (d_theta.data != NULL) {
         RF_TRY(rf_comm_agree(comm, rf_step_scale_by_theta(job, d_theta.data)));
     }
@@ -291,10 +329,9 @@ rf_status rf_step_dense(rf_step_job *job)
     job->metrics->dense_path = true;
     RF_TRY(set_sparsity(job));
     rf_dense_pass d = pass_of(job);
-    RF_TRY(rf_comm_agree(comm, rf_dense_gradients(&d)));
-    RF_TRY(sum_over_ranks(&d));
-    RF_TRY(exchange_figures(&d));
-    RF_TRY(rf_comm_agree(comm, measure(&d)));
+    RF_TRY(rf_comm_agree(comm, gradients_local(&d)));
+    status = exchange_all(&d);
+    RF_TRY(rf_comm_agree(comm, status != RF_OK ? status : measure(&d)));
     if (!job->metrics->skipped) {
         RF_TRY(finish_gradients(&d));
     }

@@ -208,16 +208,35 @@ fail:
     return status;
 }
 
+static rf_status begin_count(rf_step_job *job, rf_class_rows rows, int32_t upper)
+{
+    rf_status status = RF_OK;
+    rf_step *step = job->step;
+    RF_TRY(
+        rf_codes_histogram(step->s, &step->local.codes[STEP_MAIN], rows, upper, step->histogram));
+    RF_TRY(rf_exchange_begin(step));
+fail:
+    return status;
+}
+
+static rf_status fetch_count(rf_step *step)
+{
+    rf_status status = RF_OK;
+    RF_TRY(
+        rf_copy_out(step->exchange, step->host_starts, step->histogram, sizeof(int64_t) * N_BINS));
+    RF_TRY(rf_stream_synchronise(step->exchange));
+fail:
+    return status;
+}
+
 /* The same, summed over ranks. */
 static rf_status count_all(rf_step_job *job, rf_class_rows rows, int32_t upper)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    RF_TRY(rf_comm_agree(step->comm, rf_codes_histogram(step->s, &step->local.codes[STEP_MAIN],
-                                                        rows, upper, step->histogram)));
-    RF_TRY(rf_all_sum_i64(step->s, step->comm, step->histogram, N_BINS));
-    RF_TRY(rf_copy_out(step->s, step->host_starts, step->histogram, sizeof(int64_t) * N_BINS));
-    RF_TRY(rf_stream_synchronise(step->s));
+    RF_TRY(rf_comm_agree(step->comm, begin_count(job, rows, upper)));
+    status = rf_all_sum_i64(step->exchange, step->comm, step->histogram, N_BINS);
+    RF_TRY(rf_comm_agree(step->comm, status != RF_OK ? status : fetch_count(step)));
 fail:
     return status;
 }
@@ -332,6 +351,22 @@ fail:
 /* ---- together ----------------------------------------------------------------------------------
  */
 
+/* What is known before there are codes. */
+static rf_status queue_inputs(const rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    rf_step_rows *l = &job->step->local, *g = &job->step->global;
+    RF_TRY(rf_exchange_queue_rows(job, l->seen, g->seen, sizeof(float) * (size_t)job->width));
+    if (!rf_coder_subtracts(job->coder)) {
+        RF_TRY(rf_exchange_queue_rows(job, l->target, g->target,
+                                      sizeof(float) * (size_t)job->out_width));
+    }
+    RF_TRY(rf_exchange_queue_rows(job, l->valid, g->valid, 1));
+    rf_step_lap(job->step, RF_PART_EXCHANGE);
+fail:
+    return status;
+}
+
 rf_status rf_step_encode(rf_step_job *job)
 {
     rf_status status = RF_OK;
@@ -340,7 +375,8 @@ rf_status rf_step_encode(rf_step_job *job)
     int64_t counts[2] = {0, 0}; /* overflow, refused */
     batch_shares shares;
     RF_TRY(share_out(job, &shares));
-    RF_TRY(rf_comm_agree(comm, encode_local(job, &shares, counts)));
+    status = queue_inputs(job);
+    RF_TRY(rf_comm_agree(comm, status != RF_OK ? status : encode_local(job, &shares, counts)));
     RF_TRY(rf_comm_sum_i64(comm, counts, 2));
     job->metrics->skipped = counts[1] > 0;
     job->is_dense = counts[0] > 0;
@@ -352,13 +388,22 @@ fail:
     return status;
 }
 
-rf_status rf_step_encode_aux(rf_step_job *job)
+static rf_status encode_aux_local(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_encode_args args = common_args(job);
     args.n_lists = 1;
     args.lists[0] = aux_list(job);
-    RF_TRY(rf_comm_agree(job->step->comm, rf_encode(job->step->s, &args)));
+    RF_TRY(rf_encode(job->step->s, &args));
+    RF_TRY(rf_exchange_begin(job->step));
+fail:
+    return status;
+}
+
+rf_status rf_step_encode_aux(rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_comm_agree(job->step->comm, encode_aux_local(job)));
     rf_step_lap(job->step, RF_PART_AUX);
 fail:
     return status;

@@ -14,7 +14,7 @@
 
 enum {
     STEP_MICRO_BATCH = 1024, /* tokens of the dense path at once; twice where one matrix will do */
-    STEP_DENSE_TILE = 1024, /* latents of its backward at once */
+    STEP_DENSE_TILE = 1024,  /* latents of its backward at once */
 };
 
 /* Lists of codes. */
@@ -52,12 +52,14 @@ struct rf_step {
     rf_backend *be;
     const rf_comm *comm;
     rf_stream *s;
-    rf_event *turn; /* whose it is: the batch's stream, or this one */
+    rf_stream *exchange; /* of what ranks tell each other; `s` where there is one rank */
+    rf_event *turn;      /* of a stream that another waits for */
     rf_step_opts opts;
     double lap; /* when the part that is being timed began */
     int64_t n_bytes;
-    void *blocks[128]; /* what was allocated */
-    int n_blocks;
+    void *blocks[128]; /* what was allocated on the device */
+    void *pinned[8];   /* and on the host, for its copies */
+    int n_blocks, n_pinned;
 
     int64_t max_local, max_weights, max_latents, max_in, max_out;
     rf_step_rows local, global;   /* the same memory where there is one rank */
@@ -77,9 +79,11 @@ struct rf_step {
         *d_gate;        /* dense path: [STEP_MICRO_BATCH, F] twice, [.., STEP_DENSE_TILE] */
     int64_t *histogram; /* [65536] of BatchTopK */
     rf_step_scalars *scalars;
-    float *host_rows;          /* host [max(max_rows, F)] */
-    int64_t *host_starts;      /* host [max_rows + size] */
-    int64_t *counts, *offsets; /* host [size]: rows, and bytes of a message */
+    float *host_rows;              /* pinned [max(max_rows, F)] */
+    int64_t *host_starts;          /* pinned [max(max_rows + 1, 65536)] */
+    int64_t *starts[STEP_N_LISTS]; /* pinned [max_rows + size]: where rows start, for all ranks */
+    int64_t *counts, *offsets;     /* host [size]: bytes of a message */
+    int64_t *n_entries;            /* host [lists, size]: of each list and rank */
 };
 
 /* One step under way. */
@@ -118,6 +122,8 @@ static inline int64_t rf_step_dense_stride(int64_t n)
 
 /* Add the time since the last lap to `part`. */
 void rf_step_lap(rf_step *step, rf_step_part part);
+/* What is queued on `to` from now on comes after what is queued on `from` by now. Local. */
+rf_status rf_step_take_turns(rf_step *step, rf_stream *from, rf_stream *to);
 rf_view rf_step_seen(const rf_step_job *job, bool global);   /* [n, D] */
 rf_view rf_step_target(const rf_step_job *job, bool global); /* [n, E] */
 rf_view rf_step_g(const rf_step_job *job, int list,
@@ -138,22 +144,38 @@ rf_status rf_step_sum(rf_step *step, const float *values, int64_t n, double *out
 /* Sum over the batch of |row - mean row|^2 of rows [n_rows, d] that every rank has. */
 rf_status rf_step_spread(rf_step_job *job, const rf_view *rows, double *out);
 
-/* ---- exchange_tokens.c. Collective; with one rank nothing moves. -------------------------------
- */
+/* ---- exchange_tokens.c. With one rank nothing moves. -------------------------------------------
+ * All that ranks tell each other goes on step->exchange, in the same order everywhere. What is
+ * queued there reads what the step had made by the last rf_exchange_begin, which must not be
+ * written again before an rf_exchange_end that comes after. rf_step_run ends with one. */
+
+/* The exchange waits for what the step's stream holds by now. Local. */
+rf_status rf_exchange_begin(rf_step *step);
+/* The step's stream waits for what the exchange holds by now. Local. */
+rf_status rf_exchange_end(rf_step *step);
+/* The next three are collective, and may fail on one rank alone: agree on what they return. */
 
 /* Rows of `row_bytes` of every rank's share, in order of the batch. */
+rf_status rf_exchange_queue_rows(const rf_step_job *job, const void *local, void *global,
+                                 size_t row_bytes);
+/* Rows, latents and values of lists; once a step for each. The host waits for the lists. */
+rf_status rf_exchange_codes(const rf_step_job *job, const bool lists[STEP_N_LISTS]);
+/* The derivatives, of lists whose codes were exchanged. */
+rf_status rf_exchange_d_values(const rf_step_job *job, const bool lists[STEP_N_LISTS]);
+
+/* Rows that are needed at once: all of begin, queue, end. Collective. */
 rf_status rf_exchange_rows(const rf_step_job *job, const void *local, void *global,
                            size_t row_bytes);
-rf_status rf_exchange_codes(const rf_step_job *job, rf_codes *local, rf_codes *global);
 
 /* ---- step_encode.c. Collective -----------------------------------------------------------------
  */
 
-/* The codes of every list of this rank's rows; sets job->is_dense when codes did not fit on some
+/* The codes of every list of this rank's rows, while what the encoder sees, targets and valid rows
+ * go to all ranks; sets job->is_dense when codes did not fit on some
  * rank, metrics->skipped when a token is not finite. BATCH_TOPK: the k of the whole batch over all
  * ranks, or of its tokens of each class; the coder's running thresholds follow. */
 rf_status rf_step_encode(rf_step_job *job);
-/* The list of dead latents alone, for the dense path. */
+/* The list of dead latents alone, for the dense path; begins its exchange. */
 rf_status rf_step_encode_aux(rf_step_job *job);
 
 /* ---- the two ways to gradients. Collective. They set metrics and the sum of squares of the
@@ -189,9 +211,10 @@ rf_view rf_step_d_pre_sums(const rf_step_job *job);
 /* ---- for both. Collective -----------------------------------------------------------------------
  */
 
-/* Main rows are exchanged and measured, residuals stand in local.g[STEP_MAIN] times g_scale (its
- * last group). AuxK: its row gradients and codes on all ranks, metrics->aux; where the term is not
- * finite it counts as 0 and job->aux_k becomes 0. */
+/* Main rows are being exchanged, residuals stand in local.g[STEP_MAIN] times g_scale (its last
+ * group). AuxK: its derivatives of values, metrics->aux, and its row gradients on their way to all
+ * ranks; where the term is not finite it counts as 0 and job->aux_k becomes 0. May fail on one rank
+ * alone: agree on what it returns. */
 rf_status rf_step_aux(rf_step_job *job);
 /* sum of squares += that of all gradients that rf_accumulate_by_latent did not add up; beta 0
  * begins with 0 and takes all of them. */

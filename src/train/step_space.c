@@ -89,11 +89,32 @@ static rf_status take(rf_step *step, int64_t n, size_t elem_bytes, void **out)
 fail:
     return status;
 }
+/* The same of pinned memory of the host. */
+static rf_status take_pinned(rf_step *step, int64_t n, size_t elem_bytes, void **out)
+{
+    rf_status status = RF_OK;
+    *out = NULL;
+    if (n > 0) {
+        RF_BUG(step->n_pinned < (int)(sizeof step->pinned / sizeof step->pinned[0]),
+               "step: more than %d pinned blocks", step->n_pinned);
+        RF_TRY(rf_memory_alloc(step->be, RF_MEMORY_PINNED, (size_t)n * elem_bytes, out));
+        step->pinned[step->n_pinned++] = *out;
+    }
+fail:
+    return status;
+}
+
 /* `p` keeps its type: n elements of it. */
 #define TAKE(p, n)                                                                                 \
     do {                                                                                           \
         void *block;                                                                               \
         RF_TRY(take(step, (n), sizeof *(p), &block));                                              \
+        (p) = block;                                                                               \
+    } while (0)
+#define TAKE_PINNED(p, n)                                                                          \
+    do {                                                                                           \
+        void *block;                                                                               \
+        RF_TRY(take_pinned(step, (n), sizeof *(p), &block));                                       \
         (p) = block;                                                                               \
     } while (0)
 
@@ -194,6 +215,35 @@ fail:
     return status;
 }
 
+static rf_status take_host(rf_step *step, const extents *e)
+{
+    rf_status status = RF_OK;
+    const int64_t n = step->opts.max_rows, size = rf_comm_size(step->comm);
+    TAKE_PINNED(step->host_rows, rf_max_i64(n, e->latents));
+    TAKE_PINNED(step->host_starts, rf_max_i64(n + 1, N_BINS));
+    for (int l = 0; l < STEP_N_LISTS && size > 1; l++) {
+        TAKE_PINNED(step->starts[l], e->slot[l] > 0 ? n + size : 0);
+    }
+    RF_ALLOC(step->counts, size);
+    RF_ALLOC(step->offsets, size);
+    RF_ALLOC(step->n_entries, STEP_N_LISTS * size);
+fail:
+    return status;
+}
+
+static rf_status take_streams(rf_step *step)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_stream_create(step->be, &step->s));
+    step->exchange = step->s;
+    if (rf_comm_size(step->comm) > 1) {
+        RF_TRY(rf_stream_create(step->be, &step->exchange));
+    }
+    RF_TRY(rf_event_create(step->be, &step->turn));
+fail:
+    return status;
+}
+
 static rf_status check_entries(const extents *e, int64_t max_rows)
 {
     rf_status status = RF_OK;
@@ -230,13 +280,9 @@ rf_status rf_step_create(rf_backend *be, const rf_comm *comm, const rf_coder *co
     step->max_local =
         rf_min_i64(opts->max_rows,
                    RF_TOKEN_TILE * rf_ceil_div(rf_ceil_div(opts->max_rows, RF_TOKEN_TILE), size));
-    RF_TRY(rf_stream_create(be, &step->s));
-    RF_TRY(rf_event_create(be, &step->turn));
+    RF_TRY(take_streams(step));
     RF_TRY_DOING(take_all(step, &e), "work space of the step");
-    RF_ALLOC(step->host_rows, rf_max_i64(opts->max_rows, e.latents));
-    RF_ALLOC(step->host_starts, rf_max_i64(opts->max_rows + 1, N_BINS));
-    RF_ALLOC(step->counts, size);
-    RF_ALLOC(step->offsets, size);
+    RF_TRY_DOING(take_host(step, &e), "work space of the step");
     *out = step;
     step = NULL;
 fail:
@@ -247,10 +293,15 @@ fail:
 void rf_step_destroy(rf_step *step)
 {
     if (step != NULL) {
+        rf_free(step->n_entries);
         rf_free(step->offsets);
         rf_free(step->counts);
-        rf_free(step->host_starts);
-        rf_free(step->host_rows);
+        if (step->exchange != step->s) {
+            rf_stream_destroy(step->exchange); /* what it still holds uses the memory */
+        }
+        while (step->n_pinned > 0) {
+            rf_memory_free(step->be, RF_MEMORY_PINNED, step->pinned[--step->n_pinned]);
+        }
         while (step->n_blocks > 0) {
             rf_memory_free(step->be, RF_MEMORY_DEVICE, step->blocks[--step->n_blocks]);
         }

@@ -1,5 +1,6 @@
-/* Gradients from codes. Ranks exchange rows and codes of their tokens; from there on every rank
- * computes the same whole-batch sums in the order of the batch. */
+/* Gradients from codes. Ranks exchange rows and codes of their tokens, each as soon as it is known
+ * (inputs before there are codes, codes while they are decoded, g while d_value runs); from there
+ * on every rank computes the same whole-batch sums in the order of the batch. */
 #include "step_impl.h"
 
 #include <math.h>
@@ -89,6 +90,7 @@ static rf_status residuals_local(rf_step_job *job)
     rf_status status = RF_OK;
     rf_step_rows *mine = &job->step->local;
     rf_view g = rf_step_g(job, STEP_SECOND, false);
+    RF_TRY(rf_exchange_begin(job->step)); /* of codes: they go meanwhile */
     RF_TRY(main_residual(job));
     if (job->second_k > 0) {
         RF_TRY(decode(job, &mine->codes[STEP_SECOND], NULL, g, false));
@@ -107,28 +109,24 @@ static bool has_extra(const rf_step_job *job)
     return job->second_k > 0 || job->groups.n > 0 || job->act.act == RF_CODER_GATED;
 }
 
-/* Rows that whole-batch sums are made of. */
-static rf_status exchange_rows(rf_step_job *job)
+/* Losses first: the step waits for them, and goes on while g is on its way. */
+static rf_status queue_residuals(rf_step_job *job)
 {
-    rf_status status = RF_OK;
+    rf_status status = RF_OK, waits = RF_OK;
     rf_step_rows *l = &job->step->local, *g = &job->step->global;
-    const size_t in = sizeof(float) * (size_t)job->width;
     const size_t out = sizeof(float) * (size_t)job->out_width;
-    RF_TRY(rf_exchange_rows(job, l->seen, g->seen, in));
-    if (!rf_coder_subtracts(job->coder)) {
-        RF_TRY(rf_exchange_rows(job, l->target, g->target, out));
-    }
-    RF_TRY(rf_exchange_rows(job, l->g[STEP_MAIN], g->g[STEP_MAIN],
-                            out * (size_t)rf_max_i64(1, job->groups.n)));
-    if (job->second_k > 0) {
-        RF_TRY(rf_exchange_rows(job, l->g[STEP_SECOND], g->g[STEP_SECOND], out));
-    }
-    RF_TRY(rf_exchange_rows(job, l->valid, g->valid, 1));
-    RF_TRY(rf_exchange_rows(job, l->loss, g->loss, sizeof(float)));
+    RF_TRY(rf_exchange_queue_rows(job, l->loss, g->loss, sizeof(float)));
     if (has_extra(job)) {
-        RF_TRY(rf_exchange_rows(job, l->extra, g->extra, sizeof(float)));
+        RF_TRY(rf_exchange_queue_rows(job, l->extra, g->extra, sizeof(float)));
+    }
+    waits = rf_exchange_end(job->step); /* the others expect g all the same */
+    RF_TRY(rf_exchange_queue_rows(job, l->g[STEP_MAIN], g->g[STEP_MAIN],
+                                  out * (size_t)rf_max_i64(1, job->groups.n)));
+    if (job->second_k > 0) {
+        RF_TRY(rf_exchange_queue_rows(job, l->g[STEP_SECOND], g->g[STEP_SECOND], out));
     }
     rf_step_lap(job->step, RF_PART_EXCHANGE);
+    status = waits;
 fail:
     return status;
 }
@@ -206,14 +204,21 @@ fail:
 /* ---- by latent ---------------------------------------------------------------------------------
  */
 
-static rf_status index_lists(rf_step_job *job)
+/* Those of which the whole batch is wanted. */
+static void get_lists(const rf_step_job *job, bool lists[STEP_N_LISTS])
+{
+    lists[STEP_MAIN] = true;
+    lists[STEP_SECOND] = job->second_k > 0;
+    lists[STEP_AUX] = job->aux_k > 0;
+    lists[STEP_WINDOW] = job->settings->ste_to_input || job->act.act == RF_CODER_GATED;
+}
+
+static rf_status index_lists(rf_step_job *job, const bool lists[STEP_N_LISTS])
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    const bool used[STEP_N_LISTS] = {true, job->second_k > 0, job->aux_k > 0,
-                                     job->settings->ste_to_input || job->act.act == RF_CODER_GATED};
     for (int l = 0; l < STEP_N_LISTS; l++) {
-        if (used[l]) {
+        if (lists[l]) {
             step->index[l].n_latents = job->n_latents;
             RF_TRY(rf_index_by_latent(step->s, &step->global.codes[l], &step->index[l]));
         }
@@ -250,11 +255,12 @@ static rf_status zero(rf_step_job *job, const rf_view *v)
 }
 
 /* What every rank does alike with the whole batch. */
-static rf_status by_latent(rf_step_job *job)
+static rf_status by_latent(rf_step_job *job, const bool lists[STEP_N_LISTS])
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    RF_TRY(index_lists(job));
+    RF_TRY(index_lists(job, lists)); /* of codes, which are here; d_values may be on their way */
+    RF_TRY(rf_exchange_end(step));
     rf_by_latent_args args = {.x = rf_step_seen(job, true),
                               .d_w_enc = rf_step_gradient(job, RF_CODER_W_ENC),
                               .d_b_enc = rf_step_d_pre_sums(job),
@@ -399,26 +405,40 @@ fail:
 /* ---- together ----------------------------------------------------------------------------------
  */
 
-/* From g to codes with d_pre on every rank. */
-static rf_status back_to_codes(rf_step_job *job)
+/* From codes to residuals and their loss. */
+static rf_status forward(rf_step_job *job)
 {
     rf_status status = RF_OK;
-    const rf_comm *comm = job->step->comm;
-    rf_codes *l = job->step->local.codes, *g = job->step->global.codes;
-    RF_TRY(rf_comm_agree(comm, d_value_local(job)));
+    rf_step *step = job->step;
+    bool lists[STEP_N_LISTS];
+    get_lists(job, lists);
+    RF_TRY(rf_step_values(job));
+    RF_TRY(rf_comm_agree(step->comm, residuals_local(job)));
+    status = rf_exchange_codes(job, lists);
+    RF_TRY(rf_comm_agree(step->comm, status != RF_OK ? status : rf_exchange_begin(step)));
+    status = queue_residuals(job);
+    RF_TRY(rf_comm_agree(step->comm, status != RF_OK ? status : measure_loss(job)));
+fail:
+    return status;
+}
+
+/* From residuals to codes with d_pre on every rank, and what these sum up to by latent. */
+static rf_status backward(rf_step_job *job)
+{
+    rf_status status = RF_OK;
+    rf_step *step = job->step;
+    bool lists[STEP_N_LISTS];
+    RF_TRY(rf_comm_agree(step->comm, d_value_local(job)));
     RF_TRY(rf_step_sparsity(job));
     RF_TRY(rf_step_act_gradients(job));
     if (job->aux_k > 0) {
-        RF_TRY(rf_step_aux(job));
+        status = rf_step_aux(job);
     }
-    RF_TRY(rf_exchange_codes(job, &l[STEP_MAIN], &g[STEP_MAIN]));
-    if (job->second_k > 0) {
-        RF_TRY(rf_exchange_codes(job, &l[STEP_SECOND], &g[STEP_SECOND]));
-    }
-    if (job->settings->ste_to_input || job->act.act == RF_CODER_GATED) {
-        RF_TRY(rf_exchange_codes(job, &l[STEP_WINDOW], &g[STEP_WINDOW]));
-    }
-    rf_step_lap(job->step, RF_PART_EXCHANGE);
+    get_lists(job, lists);
+    RF_TRY(rf_comm_agree(step->comm, status != RF_OK ? status : rf_exchange_begin(step)));
+    status = rf_exchange_d_values(job, lists);
+    rf_step_lap(step, RF_PART_EXCHANGE);
+    RF_TRY(rf_comm_agree(step->comm, status != RF_OK ? status : by_latent(job, lists)));
 fail:
     return status;
 }
@@ -427,15 +447,11 @@ rf_status rf_step_sparse(rf_step_job *job)
 {
     rf_status status = RF_OK;
     const rf_comm *comm = job->step->comm;
-    RF_TRY(rf_step_values(job));
-    RF_TRY(rf_comm_agree(comm, residuals_local(job)));
-    RF_TRY(exchange_rows(job));
-    RF_TRY(rf_comm_agree(comm, measure_loss(job)));
+    RF_TRY(forward(job));
     if (job->metrics->skipped) {
         goto fail;
     }
-    RF_TRY(back_to_codes(job));
-    RF_TRY(rf_comm_agree(comm, by_latent(job)));
+    RF_TRY(backward(job));
     if (job->settings->penalty_by_norm) {
         RF_TRY(rf_step_norm_gradient(job, job->step->by_latent2));
     }

@@ -21,9 +21,19 @@ rf_status rf_shadow_create(rf_backend *reference, rf_backend *device, rf_backend
 typedef void rf_shadow_handler(void *user, const char *text);
 void rf_shadow_set_handler(rf_shadow_handler *handler, void *user);
 
+/* Each operation is of one family, and each family has a conformance test, which ends with the
+ * proof that all of them were compared: together they have tried the whole table. */
+typedef enum rf_shadow_family {
+    RF_SHADOW_DENSE,  /* test_conformance_dense.c */
+    RF_SHADOW_CODES,  /* test_conformance_codes.c */
+    RF_SHADOW_ENCODE, /* test_conformance_encode.c */
+    RF_SHADOW_RANKS   /* test_mpi_conformance_ranks.c */
+} rf_shadow_family;
+
 /* Since the process began: names of the table's operations (NULL behind the last), and how often
  * one was compared. */
 const char *rf_shadow_op_name(int i);
+rf_shadow_family rf_shadow_op_family(int i);
 int64_t rf_shadow_n_compared(const char *op);
 
 #endif

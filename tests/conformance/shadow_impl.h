@@ -7,69 +7,70 @@
 #include <pthread.h>
 #include <stdio.h>
 
-/* Every operation of rf_backend_ops, in its order. */
+/* Every operation of rf_backend_ops, in its order, with its family. */
 #define SHADOW_OPS(X)                                                                              \
-    X(matmul)                                                                                      \
-    X(layer_norm)                                                                                  \
-    X(attention)                                                                                   \
-    X(attention_scores)                                                                            \
-    X(attention_mix)                                                                               \
-    X(softmax_rows)                                                                                \
-    X(activation)                                                                                  \
-    X(add)                                                                                         \
-    X(patch_rows)                                                                                  \
-    X(embed_tokens)                                                                                \
-    X(gather_rows)                                                                                 \
-    X(convert)                                                                                     \
-    X(gated)                                                                                       \
-    X(rotary)                                                                                      \
-    X(mean_tokens)                                                                                 \
-    X(layer_norm_grad)                                                                             \
-    X(layer_norm_scale_grad)                                                                       \
-    X(attention_mix_grad)                                                                          \
-    X(attention_softmax_grad)                                                                      \
-    X(attention_scores_grad)                                                                       \
-    X(activation_grad)                                                                             \
-    X(gated_grad)                                                                                  \
-    X(column_dot)                                                                                  \
-    X(mean_tokens_grad)                                                                            \
-    X(patch_rows_grad)                                                                             \
-    X(embed_tokens_grad)                                                                           \
-    X(gather_rows_grad)                                                                            \
-    X(encode)                                                                                      \
-    X(decode)                                                                                      \
-    X(d_value)                                                                                     \
-    X(residual)                                                                                    \
-    X(index_by_latent)                                                                             \
-    X(accumulate_by_latent)                                                                        \
-    X(row_sum)                                                                                     \
-    X(sum_squares)                                                                                 \
-    X(codes_histogram)                                                                             \
-    X(codes_keep)                                                                                  \
-    X(prefix_residual)                                                                             \
-    X(sum_by_latent)                                                                               \
-    X(gated_values)                                                                                \
-    X(gated_values_grad)                                                                           \
-    X(jump_window_grad)                                                                            \
-    X(penalty)                                                                                     \
-    X(dense_values)                                                                                \
-    X(dense_relu)                                                                                  \
-    X(dense_grad)                                                                                  \
-    X(update_rows)                                                                                 \
-    X(apply_row_rule)                                                                              \
-    X(row_norms)                                                                                   \
-    X(row_norms_grad)                                                                              \
-    X(normalise_tokens)                                                                            \
-    X(denormalise_tokens)                                                                          \
-    X(track_fired)                                                                                 \
-    X(mark_dead)                                                                                   \
-    X(all_gather)                                                                                  \
-    X(all_to_all)                                                                                  \
-    X(all_sum_f32)                                                                                 \
-    X(all_sum_i64)
+    X(matmul, DENSE)                                                                               \
+    X(layer_norm, DENSE)                                                                           \
+    X(attention, DENSE)                                                                            \
+    X(attention_scores, DENSE)                                                                     \
+    X(attention_mix, DENSE)                                                                        \
+    X(softmax_rows, DENSE)                                                                         \
+    X(activation, DENSE)                                                                           \
+    X(add, DENSE)                                                                                  \
+    X(pixel_values, DENSE)                                                                         \
+    X(patch_rows, DENSE)                                                                           \
+    X(embed_tokens, DENSE)                                                                         \
+    X(gather_rows, DENSE)                                                                          \
+    X(convert, DENSE)                                                                              \
+    X(gated, DENSE)                                                                                \
+    X(rotary, DENSE)                                                                               \
+    X(mean_tokens, DENSE)                                                                          \
+    X(layer_norm_grad, DENSE)                                                                      \
+    X(layer_norm_scale_grad, DENSE)                                                                \
+    X(attention_mix_grad, DENSE)                                                                   \
+    X(attention_softmax_grad, DENSE)                                                               \
+    X(attention_scores_grad, DENSE)                                                                \
+    X(activation_grad, DENSE)                                                                      \
+    X(gated_grad, DENSE)                                                                           \
+    X(column_dot, DENSE)                                                                           \
+    X(mean_tokens_grad, DENSE)                                                                     \
+    X(patch_rows_grad, DENSE)                                                                      \
+    X(embed_tokens_grad, DENSE)                                                                    \
+    X(gather_rows_grad, DENSE)                                                                     \
+    X(encode, ENCODE)                                                                              \
+    X(decode, CODES)                                                                               \
+    X(d_value, CODES)                                                                              \
+    X(residual, CODES)                                                                             \
+    X(index_by_latent, CODES)                                                                      \
+    X(accumulate_by_latent, CODES)                                                                 \
+    X(row_sum, CODES)                                                                              \
+    X(sum_squares, CODES)                                                                          \
+    X(codes_histogram, ENCODE)                                                                     \
+    X(codes_keep, ENCODE)                                                                          \
+    X(prefix_residual, CODES)                                                                      \
+    X(sum_by_latent, CODES)                                                                        \
+    X(gated_values, CODES)                                                                         \
+    X(gated_values_grad, CODES)                                                                    \
+    X(jump_window_grad, CODES)                                                                     \
+    X(penalty, CODES)                                                                              \
+    X(dense_values, CODES)                                                                         \
+    X(dense_relu, CODES)                                                                           \
+    X(dense_grad, CODES)                                                                           \
+    X(update_rows, CODES)                                                                          \
+    X(apply_row_rule, CODES)                                                                       \
+    X(row_norms, CODES)                                                                            \
+    X(row_norms_grad, CODES)                                                                       \
+    X(normalise_tokens, CODES)                                                                     \
+    X(denormalise_tokens, CODES)                                                                   \
+    X(track_fired, CODES)                                                                          \
+    X(mark_dead, CODES)                                                                            \
+    X(all_gather, RANKS)                                                                           \
+    X(all_to_all, RANKS)                                                                           \
+    X(all_sum_f32, RANKS)                                                                          \
+    X(all_sum_i64, RANKS)
 
 typedef enum shadow_op {
-#define SHADOW_ENUM(op) SHADOW_##op,
+#define SHADOW_ENUM(op, family) SHADOW_##op,
     SHADOW_OPS(SHADOW_ENUM)
 #undef SHADOW_ENUM
         SHADOW_N_OPS

@@ -16,11 +16,21 @@ static bool is_at_exit;
 const char *rf_shadow_op_name(int i)
 {
     static const char *const names[] = {
-#define SHADOW_NAME(op) #op,
+#define SHADOW_NAME(op, family) #op,
         SHADOW_OPS(SHADOW_NAME)
 #undef SHADOW_NAME
             NULL};
     return names[i];
+}
+
+rf_shadow_family rf_shadow_op_family(int i)
+{
+    static const rf_shadow_family families[] = {
+#define SHADOW_FAMILY(op, family) RF_SHADOW_##family,
+        SHADOW_OPS(SHADOW_FAMILY)
+#undef SHADOW_FAMILY
+    };
+    return families[i];
 }
 
 int64_t rf_shadow_n_compared(const char *op)

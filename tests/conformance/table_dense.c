@@ -17,6 +17,7 @@ SHADOW_STRUCT(attention_scores, rf_attention_args, IN(q), IN(k), IN(bias), OUT(p
 SHADOW_STRUCT(attention_mix, rf_attention_args, IN(pattern), IN(v), OUT(z, CHAINS),
               HOOK(shadow_allow_tf32))
 SHADOW_STRUCT(add, rf_add_args, IN(x), IN(r), IN(scale), OUT(y, EXACT))
+SHADOW_STRUCT(pixel_values, rf_pixel_values_args, IN(pixels), IN(levels), OUT(images, EXACT))
 SHADOW_STRUCT(patch_rows, rf_patch_rows_args, IN(images), OUT(rows, EXACT))
 SHADOW_STRUCT(embed_tokens, rf_embed_tokens_args, IN(patches), IN(position), IN(prefix),
               OUT(out, EXACT))
@@ -102,6 +103,7 @@ void shadow_fill_dense(rf_backend_ops *ops)
     ops->softmax_rows = run_softmax_rows;
     ops->activation = run_activation;
     ops->add = run_add;
+    ops->pixel_values = run_pixel_values;
     ops->patch_rows = run_patch_rows;
     ops->embed_tokens = run_embed_tokens;
     ops->gather_rows = run_gather_rows;

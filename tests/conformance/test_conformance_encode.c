@@ -214,11 +214,29 @@ static void counts_and_cuts(void **state)
     }
 }
 
+/* The GPU's, where it is linked: a tile's rows, and its latents in whole steps (0: as the cache
+ * says). All that is above fits into a tile of its cache. */
+__attribute__((weak)) void rf_cuda_encode_set_tile(int64_t n_rows, int64_t n_latents);
+
+static void what_a_batch_in_tiles_selects(void **state)
+{
+    if (rf_cuda_encode_set_tile == NULL) {
+        skip();
+    }
+    rf_cuda_encode_set_tile(30, 256);
+    the_k_largest_of_rows(state);
+    the_k_largest_of_a_batch(state);
+    all_that_is_above_near_or_positive(state);
+    two_lists_of_one_product(state);
+    rows_that_no_bound_holds_for(state);
+    orders_that_are_hard_on_a_running_bound(state);
+    rf_cuda_encode_set_tile(0, 0);
+}
+
 static void each_of_them_was_compared(void **state)
 {
     (void)state;
-    static const char *const ops[] = {"encode", "codes_histogram", "codes_keep"};
-    assert_compared(ops, sizeof ops / sizeof ops[0]);
+    assert_compared(RF_SHADOW_ENCODE);
 }
 
 int main(void)
@@ -232,6 +250,7 @@ int main(void)
         TEST(rows_that_no_bound_holds_for),
         TEST(orders_that_are_hard_on_a_running_bound),
         TEST(counts_and_cuts),
+        TEST(what_a_batch_in_tiles_selects),
         TEST(each_of_them_was_compared),
     };
     return cmocka_run_group_tests(tests, open_backend, close_backend);

@@ -46,7 +46,8 @@ static struct {
     block *blocks;         /* by address */
     size_t n_blocks, blocks_room;
     size_t used[16]; /* by device */
-    char *next;      /* where the search for room begins: freed memory rests a while */
+    size_t peak[16];
+    char *next; /* where the search for room begins: freed memory rests a while */
     int open;
     block *pinned;
     size_t n_pinned, pinned_room;
@@ -303,11 +304,24 @@ size_t emul_heap_used(int device)
     return heap.used[device];
 }
 
+/* REFRACT_EMUL_REPORT: what each device had at most. */
+static void report_peaks(void)
+{
+    for (size_t i = 0; i < sizeof heap.peak / sizeof *heap.peak; i++) {
+        if (heap.peak[i] > 0) {
+            fprintf(stderr, "emul: device %zu had %zu bytes in use at most\n", i, heap.peak[i]);
+        }
+    }
+}
+
 static void reserve(void)
 {
     size_t limit = emul_heap_limit();
     char *p;
 
+    if (getenv("REFRACT_EMUL_REPORT") != NULL) {
+        atexit(report_peaks);
+    }
     heap.reserved = (limit < DEFAULT_LIMIT ? DEFAULT_LIMIT : limit) * 4;
     p = mmap(NULL, heap.reserved + LARGE_PAGE, PROT_NONE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -364,6 +378,9 @@ void *emul_heap_allocate(int device, size_t n_bytes)
         }
     }
     heap.used[device] += n_bytes;
+    if (heap.used[device] > heap.peak[device]) {
+        heap.peak[device] = heap.used[device];
+    }
     emul_heap_begin();
     UNPOISON(b.p, b.n_bytes);
     memset(b.p, 0xff, b.n_bytes); /* NaN, -1 */

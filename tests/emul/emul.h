@@ -7,8 +7,12 @@
  *                           does; eager runs everything at once and finds fewer bugs
  *     REFRACT_EMUL_DEVICES  how many devices there are (1); 0: none
  *     REFRACT_EMUL_MEMORY   bytes of each (8 GiB)
+ *     REFRACT_EMUL_REPORT   set: at the end, the most bytes of each device that were in use
  *     REFRACT_EMUL_FAIL     "cudaMalloc:3,kernel:5": the third call of cudaMalloc fails, the fifth
  *                           kernel that runs breaks the device; "cudaMalloc:3+": and all after it
+ *     REFRACT_EMUL_RACES    N: the race checker watches a sample: a kernel's first N launches of a
+ *                           shape, later ever fewer, and of a grid the first two blocks and the
+ *                           last one; 0: everything (emul_races.cpp)
  *
  * A misuse ends the process with words and exit code EMUL_EXIT. */
 #ifndef REFRACT_EMUL_H

@@ -24,7 +24,7 @@ const size_t STACK_STAGGER = 5 * 64;
 const unsigned POOL_AT_MOST = EMUL_TSAN ? 2048 : 0;
 
 emul_fiber *first_free, *last_free;
-unsigned n_fibers;
+unsigned n_fibers, n_in_grid; /* n_in_grid: that watched threads of this grid had */
 emul_fiber host;
 emul_fiber *left; /* whose stack the last switch came from */
 } // namespace
@@ -168,37 +168,40 @@ EMUL_UNSEEN emul_fiber *emul_fiber_take()
     return fiber;
 }
 
-EMUL_UNSEEN void emul_fiber_give(emul_fiber *fiber)
+EMUL_UNSEEN void emul_fiber_give(emul_fiber *fiber, bool watched)
 {
-#if EMUL_TSAN
-    fiber->next = nullptr; /* to the end: as long as possible before it is used again */
-    if (first_free == nullptr) {
-        first_free = fiber;
-    } else {
+    if (watched && first_free != nullptr) {
+        fiber->next = nullptr; /* behind all others */
         last_free->next = fiber;
+        last_free = fiber;
+        return;
     }
-    last_free = fiber;
-#else
-    (void)last_free;
+    last_free = first_free == nullptr ? fiber : last_free;
     fiber->next = first_free; /* its stack is still in the cache */
     first_free = fiber;
-#endif
 }
 
-EMUL_UNSEEN emul_fiber *emul_fiber_host(unsigned n_threads)
+EMUL_UNSEEN void emul_fiber_begin_grid()
+{
+    n_in_grid = 0;
+}
+
+EMUL_UNSEEN emul_fiber *emul_fiber_host(unsigned n_threads, bool watched)
 {
 #if EMUL_TSAN
-    /* Stacks are made here: one that a fiber made would look as if they shared it. */
-    host.tsan = __tsan_get_current_fiber();
-    for (unsigned i = 0; i < n_threads && n_fibers < POOL_AT_MOST; i++) {
-        emul_fiber *fiber = create();
+    /* Stacks are made here: one that a fiber made would look as if they shared it. New ones go to
+     * the front: those behind have the longest rest. */
+    unsigned n = n_in_grid += watched ? n_threads : 0;
 
-        fiber->next = first_free;
-        first_free = fiber;
-        last_free = fiber->next == nullptr ? fiber : last_free;
+    host.tsan = __tsan_get_current_fiber();
+    n = n < POOL_AT_MOST ? n : POOL_AT_MOST;
+    n = n < n_threads ? n_threads : n;
+    while (n_fibers < n) {
+        emul_fiber_give(create(), false);
     }
 #else
     (void)n_threads;
+    (void)watched;
     (void)POOL_AT_MOST;
 #endif
     return &host;

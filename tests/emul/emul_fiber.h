@@ -56,12 +56,15 @@ const size_t EMUL_GUARD_BYTES = size_t(256) << 10;
 
 /* A fiber that will begin with emul_fiber_main, from the pool. */
 emul_fiber *emul_fiber_take();
-/* Back to the pool: may be the one that runs, if it never runs again. */
-void emul_fiber_give(emul_fiber *fiber);
+/* Back to the pool: may be the one that runs, if it never runs again. `watched`: the race checker
+ * knows what ran on it, and it rests as long as possible. */
+void emul_fiber_give(emul_fiber *fiber, bool watched);
 /* Leave `from`, which runs, for `to`. `ends`: nothing comes back to `from`. */
 void emul_fiber_switch(emul_fiber *from, emul_fiber *to, bool ends);
+/* The host's thread, which is about to run a grid. */
+void emul_fiber_begin_grid();
 /* The host's thread, which is about to run a block of `n_threads`. */
-emul_fiber *emul_fiber_host(unsigned n_threads);
+emul_fiber *emul_fiber_host(unsigned n_threads, bool watched);
 /* Given by the user of fibers. Never returns. */
 [[noreturn]] void emul_fiber_main();
 

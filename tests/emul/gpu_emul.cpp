@@ -7,11 +7,12 @@
  *
  * A thread that never waits costs no switch: the fiber that ends one begins the next. Only in the
  * race checker (ThreadSanitizer) every thread has a fiber of its own: threads are ordered there by
- * barriers, __syncwarp and launches alone. */
+ * barriers, __syncwarp and launches alone. It does not see blocks that are not watched. */
 #include "gpu_emul.h"
 
 #include "cudart_emul.h"
 #include "emul_fiber.h"
+#include "emul_races.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,14 +21,10 @@
 
 #if EMUL_ASAN
 #include <sanitizer/asan_interface.h>
+extern "C" void __asan_get_shadow_mapping(size_t *scale, size_t *offset);
 #endif
 #if EMUL_TSAN
 #include <sanitizer/tsan_interface.h>
-#define ACQUIRE(p) __tsan_acquire(p)
-#define RELEASE(p) __tsan_release(p)
-#else
-#define ACQUIRE(p) ((void)(p))
-#define RELEASE(p) ((void)(p))
 #endif
 
 emul_place emul_now;
@@ -83,8 +80,9 @@ struct {
     thread *current, *at_barrier; /* at_barrier: the first that came */
     emul_fiber *host;
     unsigned char *arena;
-    size_t arena_used, static_bytes;
+    size_t arena_used, shared_begin, static_bytes; /* shared_begin: of the arena, for this block */
     unsigned n_shared;
+    bool watched; /* the block, by the race checker */
     shared_array shared[MOST_SHARED_ARRAYS];
     char *order_points; /* addresses for the race checker */
     char end_of_grid;
@@ -92,6 +90,32 @@ struct {
     thread threads[MOST_THREADS];
 } now;
 } // namespace
+
+/* ---- what the race checker hears of ------------------------------------------------------------
+ */
+
+/* What was done before `release` of a point lies before what follows `acquire` of it. */
+EMUL_UNSEEN static void release(char *point)
+{
+#if EMUL_TSAN
+    if (now.watched) {
+        __tsan_release(point);
+    }
+#else
+    (void)point;
+#endif
+}
+
+EMUL_UNSEEN static void acquire(char *point)
+{
+#if EMUL_TSAN
+    if (now.watched) {
+        __tsan_acquire(point);
+    }
+#else
+    (void)point;
+#endif
+}
 
 /* ---- what a misuse says ------------------------------------------------------------------------
  */
@@ -314,18 +338,20 @@ EMUL_UNSEEN void emul_fiber_main()
     for (;;) {
         thread *me = now.current;
 
-        ACQUIRE(now.order_points);
+        acquire(now.order_points);
+        emul_races_begin_thread(now.watched);
         now.grid->thread(now.grid);
-        RELEASE(&now.end_of_grid);
+        emul_races_end_thread(now.watched);
+        release(&now.end_of_grid);
         end_thread(me);
         thread *next = next_thread();
         if (next == nullptr) {
-            emul_fiber_give(fiber);
+            emul_fiber_give(fiber, now.watched);
             emul_fiber_switch(fiber, now.host, true);
             abort(); /* not reached */
         }
-        if (EMUL_TSAN || next->state != UNSTARTED) {
-            emul_fiber_give(fiber);
+        if (now.watched || next->state != UNSTARTED) {
+            emul_fiber_give(fiber, now.watched);
             go_on_with(fiber, next, true);
             abort(); /* not reached */
         }
@@ -353,9 +379,9 @@ EMUL_UNSEEN void emul_barrier(const char *file, int line)
         stop("divergent __syncthreads: threads of a block wait at different ones");
     }
     now.n_at_barrier++;
-    RELEASE(point);
+    release(point);
     wait_for_turn(me);
-    ACQUIRE(point);
+    acquire(point);
 }
 
 /* Where lane `lane` reads. */
@@ -466,7 +492,7 @@ EMUL_UNSEEN uint64_t emul_warp(const char *file, int line, unsigned mask, emul_w
     }
     w->waiting |= 1u << lane;
     if (kind == EMUL_SYNC) {
-        RELEASE(point);
+        release(point);
     }
     if (all_came(&now.threads[n * 32], me, w)) {
         complete(&now.threads[n * 32], mask, kind);
@@ -476,7 +502,7 @@ EMUL_UNSEEN uint64_t emul_warp(const char *file, int line, unsigned mask, emul_w
     }
     wait_for_turn(me);
     if (kind == EMUL_SYNC) {
-        ACQUIRE(point);
+        acquire(point);
     }
     return me->value;
 }
@@ -571,9 +597,7 @@ EMUL_UNSEEN static void check_shared()
 
 EMUL_UNSEEN static void begin_shared()
 {
-    if (!EMUL_TSAN) {
-        now.arena_used = 0;
-    }
+    now.shared_begin = now.arena_used;
     now.n_shared = 0;
     now.static_bytes = 0;
     emul_now.dynamic = nullptr;
@@ -589,6 +613,9 @@ EMUL_UNSEEN static void end_shared()
 #else
     check_shared();
 #endif
+    if (!now.watched) { /* a watched block's is used once in a grid */
+        now.arena_used = now.shared_begin;
+    }
 }
 
 /* ---- blocks and grids --------------------------------------------------------------------------
@@ -619,13 +646,13 @@ EMUL_UNSEEN static void begin_block()
         now.threads[i].mask = 0;
     }
     begin_shared();
-    RELEASE(now.order_points);
+    release(now.order_points);
 }
 
 EMUL_UNSEEN static void run_block()
 {
     begin_block();
-    now.host = emul_fiber_host(now.n_threads);
+    now.host = emul_fiber_host(now.n_threads, now.watched);
     go_on_with(now.host, next_thread(), false);
     now.current = nullptr;
     end_shared();
@@ -691,33 +718,36 @@ EMUL_UNSEEN static void begin_grid(const emul_grid *grid)
 /* Addresses that stand for a block's order: its begin, two for its barriers (the next one may be
  * reached while some threads have not left this one), two for each group of lanes that syncs. One
  * for each block of a grid, or blocks would seem to be ordered. */
-const size_t ORDER_POINTS = EMUL_TSAN ? 8 + 32 * 32 * 2 : 1;
+const size_t ORDER_POINTS = 8 + 32 * 32 * 2;
 
 EMUL_UNSEEN static void run_grid(void *arg)
 {
     const emul_grid *grid = static_cast<const emul_grid *>(arg);
     const size_t n_blocks = size_t(grid->grid.x) * grid->grid.y * grid->grid.z;
-    static char no_points[8 + 32 * 32 * 2];
-    char *points = EMUL_TSAN ? static_cast<char *>(malloc(n_blocks * ORDER_POINTS)) : no_points;
-    size_t i = 0;
+    static char no_points[ORDER_POINTS];
+    size_t i = 0, n_watched = 0;
 
     if (emul_fails("kernel")) {
         emul_break_device(cudaErrorLaunchFailure);
         return;
     }
+    const size_t n_points = emul_races_begin_grid(grid) * ORDER_POINTS;
+    char *points = n_points > 0 ? static_cast<char *>(malloc(n_points)) : no_points;
+
     begin_grid(grid);
     for (unsigned z = 0; z < grid->grid.z; z++) {
         for (unsigned y = 0; y < grid->grid.y; y++) {
             for (unsigned x = 0; x < grid->grid.x; x++, i++) {
                 emul_now.block = uint3{x, y, z};
-                now.order_points = EMUL_TSAN ? points + i * ORDER_POINTS : points;
+                now.watched = emul_races_has_block(i, n_blocks);
+                now.order_points = points + (now.watched ? n_watched++ * ORDER_POINTS : 0);
                 run_block();
             }
         }
     }
-    ACQUIRE(&now.end_of_grid);
+    acquire(&now.end_of_grid); /* the last block is watched if any is */
     now.grid = nullptr;
-    if (EMUL_TSAN) {
+    if (n_points > 0) {
         free(points);
     }
 }
@@ -815,6 +845,20 @@ void emul_check_pointer(const char *kernel, int i, const void *p)
     }
 }
 
+/* The address sanitizer's own memory, which two small numbers side by side may seem to point to. */
+static bool is_shadow(uintptr_t word)
+{
+#if EMUL_ASAN
+    size_t scale, offset;
+
+    __asan_get_shadow_mapping(&scale, &offset);
+    return word >= offset && word - offset < uintptr_t(1) << (47 - scale);
+#else
+    (void)word;
+    return false;
+#endif
+}
+
 void emul_check_struct(const char *kernel, int i, const void *p, size_t n_bytes)
 {
     const uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE));
@@ -824,7 +868,7 @@ void emul_check_struct(const char *kernel, int i, const void *p, size_t n_bytes)
         unsigned char resident;
 
         memcpy(&word, static_cast<const char *>(p) + at, sizeof word);
-        if (word >> 32 == 0 || word >> 47 != 0) {
+        if (word >> 32 == 0 || word >> 47 != 0 || is_shadow(word)) {
             continue; /* a number */
         }
         /* Of the host. What looks like the device's may be a float and what was in its padding; the

@@ -12,7 +12,13 @@ failed=0
 cases="barrier divergent mask exited sync_warp global_write global_read shared_write shared_read
     unset blocks stack static_and_dynamic missing_event missing_wait early_reuse count_of_bytes
     host_touch host_pointer use_after_free"
-export ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=exitcode=66
+export ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=exitcode=66:atexit_sleep_ms=0
+unset REFRACT_EMUL_ORDER REFRACT_EMUL_SEED REFRACT_EMUL_STREAMS REFRACT_EMUL_RACES
+
+if [[ ! -x $TESTS/emul_bugs ]]; then
+    echo "skipped: $TESTS/emul_bugs is not built"
+    exit 77
+fi
 
 fail() {
     echo "FAILED: $*"
@@ -89,42 +95,43 @@ plain() {
     expect emul_bugs use_after_free 86 'argument 2 of kernel global_read'
 }
 
-for order in forward reverse random lockstep; do
-    export REFRACT_EMUL_ORDER=$order
-    [[ -x $TESTS/emul_bugs ]] && expect_right emul_bugs
+orders="forward reverse random lockstep"
+
+for order in $orders; do
+    REFRACT_EMUL_ORDER=$order expect_right emul_bugs
 done
-if [[ -x $TESTS/emul_bugs ]]; then
-    for order in forward reverse; do # in lockstep no warp runs ahead: the sum is right
-        REFRACT_EMUL_ORDER=$order expect emul_bugs barrier 3
-    done
-    expect_random barrier
-    REFRACT_EMUL_ORDER=forward expect emul_bugs sync_warp 3
-    REFRACT_EMUL_ORDER=reverse expect emul_bugs sync_warp 3
-    unset REFRACT_EMUL_ORDER
-    plain
-fi
-unset REFRACT_EMUL_ORDER
+for order in forward reverse; do # in lockstep no warp runs ahead: the sum is right
+    REFRACT_EMUL_ORDER=$order expect emul_bugs barrier 3
+    REFRACT_EMUL_ORDER=$order expect emul_bugs sync_warp 3
+done
+expect_random barrier
+plain
 
 if [[ -x $TESTS/emul_bugs_asan ]]; then
     expect_right emul_bugs_asan
     for name in global_write global_read shared_write shared_read; do
-        expect emul_bugs_asan "$name" 1 "AddressSanitizer: use-after-poison|broken_kernels.cu:$(line_of "$name")"
+        expect emul_bugs_asan "$name" 1 'AddressSanitizer: use-after-poison'
         grep -q "broken_kernels.cu:$(line_of "$name")" "$OUT" || fail "ASan does not name the line of $name"
     done
 else
-    echo "note: the compiler has no AddressSanitizer, so its part is left out"
+    echo "note: the compilers have no AddressSanitizer in common, so its part is left out"
 fi
 
+# Races alone: the checker sees no bounds, values or streams (they take turns on one thread), and
+# its stacks are too large for the case `stack`.
 if [[ ! -x $TESTS/emul_bugs_tsan ]]; then
-    echo "note: the compiler has no ThreadSanitizer, so the race checker is left out"
+    echo "note: the compilers have no ThreadSanitizer in common, so the race checker is left out"
 elif run_case "$TESTS/emul_bugs_tsan" unset right && grep -q 'FATAL: ThreadSanitizer' "$OUT"; then
     echo "note: ThreadSanitizer does not run here, so the race checker is left out:"
     head -2 "$OUT"
 else
-    expect_right emul_bugs_tsan
-    for name in barrier sync_warp blocks; do
-        expect emul_bugs_tsan "$name" 66 'ThreadSanitizer: data race'
-        grep -q "broken_kernels.cu:$(line_of "$name")" "$OUT" || fail "TSan does not name the line of $name"
+    for order in $orders; do
+        export REFRACT_EMUL_ORDER=$order
+        expect_right emul_bugs_tsan
+        for name in barrier sync_warp blocks; do
+            expect emul_bugs_tsan "$name" 66 'ThreadSanitizer: data race'
+            grep -q "broken_kernels.cu:$(line_of "$name")" "$OUT" || fail "TSan does not name the line of $name"
+        done
     done
 fi
 ((failed == 0)) && echo ok

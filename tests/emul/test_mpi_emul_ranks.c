@@ -344,37 +344,45 @@ static void end_frail(void)
     check(rf_comm_barrier(world));
 }
 
-/* A sum, which is two operations and takes something of every rank; `failure` is asked for on rank
- * `where` alone. */
-static rf_status sum_with(const char *failure, int where, double *seconds)
+/* A sum on stream `on`, which is two operations and takes something of every rank, awaited on `s`;
+ * `failure` is asked for on rank `where` alone. */
+static rf_status sum_with(const char *failure, int where, rf_stream *on, double *seconds)
 {
     rf_status status = RF_OK;
     enum { N = 8 * RF_RANKS_TILE };
     float x[N] = {1.0f};
     float *data = device_of(x, sizeof x);
+    rf_event *turn = NULL;
     const double start = rf_now();
 
+    check(rf_event_create(be, &turn));
     if (rank == where) {
         setenv("REFRACT_EMUL_FAIL", failure, 1);
     }
-    RF_TRY(rf_all_sum_f32(s, frail, data, N));
+    RF_TRY(rf_event_record(turn, s));
+    RF_TRY(rf_event_wait(turn, on));
+    RF_TRY(rf_all_sum_f32(on, frail, data, N));
+    RF_TRY(rf_event_record(turn, on));
+    RF_TRY(rf_event_wait(turn, s));
     RF_TRY(rf_stream_synchronise(s));
 fail:
     *seconds = rf_now() - start;
     unsetenv("REFRACT_EMUL_FAIL");
+    rf_event_destroy(turn);
     rf_memory_free(be, RF_MEMORY_DEVICE, data);
     return status;
 }
 
 /* All ranks have ERR_COMM in the end, and the next exchange says so at once; others go on. */
-static void check_failure(const char *failure, int where, const char *words, double least)
+static void check_failure_on(rf_stream *on, const char *failure, int where, const char *words,
+                             double least)
 {
     char text[RF_ERROR_TEXT_LEN];
     double seconds = 0.0;
     int64_t one = 1;
     begin_frail("0.5");
     check(rf_comm_barrier(world));
-    const rf_status status = sum_with(failure, where, &seconds);
+    const rf_status status = sum_with(failure, where, on, &seconds);
     snprintf(text, sizeof text, "%s", rf_error_text());
     assert_int_equal(status, RF_ERR_COMM);
     if (rank == where && strstr(text, words) == NULL) {
@@ -389,6 +397,13 @@ static void check_failure(const char *failure, int where, const char *words, dou
     bring_back(&one, data, sizeof one);
     assert_int_equal(one, size);
     end_frail();
+}
+
+/* Whether the host waits for the stream of the exchange or for one that waits for it. */
+static void check_failure(const char *failure, int where, const char *words, double least)
+{
+    check_failure_on(s, failure, where, words, least);
+    check_failure_on(other, failure, where, words, least);
 }
 
 static void an_exchange_that_never_ends_is_given_up_in_time(void **state)
@@ -423,7 +438,7 @@ static void check_no_start(const char *failure, int where, rf_status expected, c
 {
     double seconds = 0.0;
     begin_frail("0.5");
-    assert_int_equal(sum_with(failure, where, &seconds), expected);
+    assert_int_equal(sum_with(failure, where, s, &seconds), expected);
     if (strstr(rf_error_text(), words) == NULL) {
         fail_msg("'%s' does not say '%s'", rf_error_text(), words);
     }

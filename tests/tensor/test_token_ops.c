@@ -23,6 +23,40 @@ static double dot(const float *a, const float *b, int64_t n)
     return sum;
 }
 
+/* ---- pixels -------------------------------------------------------------------------------- */
+
+static void test_bytes_become_their_channels_values(void **state)
+{
+    (void)state;
+    enum { B = 2, C = 3, H = 5, W = 7, N = B * C * H * W };
+    fixture f = open_threads(2);
+    uint8_t pixels[N];
+    float levels[C * 256], images[N];
+    for (int i = 0; i < N; i++) {
+        pixels[i] = (uint8_t)(i * 53 % 256);
+    }
+    for (int i = 0; i < C * 256; i++) {
+        levels[i] = (float)i - 0.5f;
+    }
+    rf_pixel_values_args args = {.pixels = rf_view_nd(pixels, RF_U8, 4, (int64_t[]){B, H, W, C}),
+                                 .levels = rf_view_2d(levels, C, 256),
+                                 .images = rf_view_nd(images, RF_F32, 4, (int64_t[]){B, C, H, W})};
+    assert_int_equal(rf_pixel_values(f.s, &args), RF_OK);
+    for (int i = 0; i < N; i++) {
+        const int x = i % W, y = i / W % H, c = i / W / H % C, b = i / W / H / C;
+        assert_true(images[i] == levels[256 * c + pixels[((b * H + y) * W + x) * C + c]]);
+    }
+    args.levels.shape[1] = 255;
+    assert_int_equal(rf_pixel_values(f.s, &args), RF_ERR_INVALID_ARG);
+    args.levels.shape[1] = 256;
+    args.pixels.shape[3] = 4;
+    assert_int_equal(rf_pixel_values(f.s, &args), RF_ERR_INVALID_ARG);
+    args.pixels.shape[3] = 3;
+    args.pixels.stride[1]++;
+    assert_int_equal(rf_pixel_values(f.s, &args), RF_ERR_INVALID_ARG);
+    close_threads(f);
+}
+
 /* ---- means --------------------------------------------------------------------------------- */
 
 static void test_mean_of_tokens_equals_plain_loops(void **state)
@@ -397,6 +431,7 @@ static void test_token_gradients_have_the_same_bits_on_one_and_three_threads(voi
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bytes_become_their_channels_values),
         cmocka_unit_test(test_mean_of_tokens_equals_plain_loops),
         cmocka_unit_test(test_mean_gradient_adds_a_share_to_each_token),
         cmocka_unit_test(test_tubelets_are_cut_frame_by_frame_and_borders_left_out),

@@ -563,7 +563,7 @@ static void plan_deals_as_the_run_does(void **state)
     rf_str plan = {0};
     s->train.ranks_per_coder = 1;
     s->train.coders_at_once = 3;
-    assert_on_all(rf_train_plan(s, rf_comm_size(world), &plan) == RF_OK);
+    assert_on_all(rf_train_plan(s, rf_comm_size(world), 0, &plan) == RF_OK);
     assert_non_null(strstr(plan.data, "pass 2 of 2: coders 4 to 5"));
     assert_non_null(strstr(plan.data, "2 readings of the pictures"));
     rf_log_set_sink(note_ranks, NULL);
