@@ -51,12 +51,12 @@ check() {
 }
 
 store=
-check live "newest random"
-check keep "newest" activations.keep_bytes=1000000000
+check live "newest ahead"
+check keep "newest ahead" activations.keep_bytes=1000000000
 check some-kept "newest" activations.keep_bytes=80000
 store=yes
 check both "newest" activations.source=both
-check both-half "newest random" activations.source=both activations.dtype=bf16
+check both-half "newest ahead" activations.source=both activations.dtype=bf16
 
 # Groups that are there between groups that are made.
 run part eager train activations.source=both activations.pool_groups=1 activations.share=0.5 activations.store=part.h5
@@ -73,7 +73,7 @@ for order in newest oldest; do
 done
 cmp cached-newest.h5 cached-oldest.h5 || fail "another store in another order"
 store=
-for order in newest random; do
+for order in newest ahead; do
     run stored-$order $order train activations.source=store activations.store=cached-newest.h5 activations.dtype=bf16
     same both-half-eager stored-$order
 done

@@ -55,22 +55,22 @@ static uint64_t random_state = 88172645463325252u;
 /* ---- order ------------------------------------------------------------------------------------
  */
 
-typedef enum stream_order { NEWEST, OLDEST, RANDOM, EAGER } stream_order;
+typedef enum stream_order { NEWEST, OLDEST, RANDOM, AHEAD, EAGER } stream_order;
 
 static stream_order get_order(void)
 {
-    static const char *const names[] = {"newest", "oldest", "random", "eager"};
+    static const char *const names[] = {"newest", "oldest", "random", "ahead", "eager"};
     const char *text = getenv("REFRACT_EMUL_STREAMS");
 
     if (text == NULL || text[0] == '\0') {
         return NEWEST;
     }
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         if (strcmp(text, names[i]) == 0) {
             return (stream_order)i;
         }
     }
-    emul_die("REFRACT_EMUL_STREAMS=%s: expected newest, oldest, random or eager", text);
+    emul_die("REFRACT_EMUL_STREAMS=%s: expected newest, oldest, random, ahead or eager", text);
 }
 
 static uint64_t next_random(void)
@@ -308,15 +308,23 @@ static struct CUstream_st *first_needed(struct CUstream_st *s)
     return s;
 }
 
-/* Some other stream that can go on, while `waiting` cannot. */
-static void run_another(const struct CUstream_st *waiting)
+/* Some other stream that can go on, while `waiting` cannot; false: none can. */
+static bool run_another(const struct CUstream_st *waiting)
 {
     for (struct CUstream_st *s = newest; s != NULL; s = s->older) {
         struct CUstream_st *needed = s->first == NULL ? NULL : first_needed(s);
 
         if (needed != NULL && needed != waiting && run_first(needed)) {
-            return;
+            return true;
         }
+    }
+    return false;
+}
+
+/* What comes first in order AHEAD: all that can go on without `s`. */
+static void run_others(const struct CUstream_st *s)
+{
+    while (emul_broken() == cudaSuccess && run_another(s)) {
     }
 }
 
@@ -331,6 +339,9 @@ static void run_until(struct CUstream_st *s, uint64_t position)
     const struct timespec pause = {.tv_nsec = 50000};
 
     emul_heap_begin();
+    if (get_order() == AHEAD) {
+        run_others(s);
+    }
     while (!is_done(s, position)) {
         struct CUstream_st *needed = first_needed(s);
 
@@ -377,6 +388,23 @@ void emul_finish_all(void)
         run_until(s, order == RANDOM ? s->n_done + 1 : s->n_pushed);
     }
     emul_heap_end();
+}
+
+bool emul_go_on(void)
+{
+    struct CUstream_st *s;
+    bool ran = false;
+
+    emul_lock();
+    emul_heap_begin();
+    s = next_stream(get_order());
+    if (s != NULL && emul_broken() == cudaSuccess) {
+        struct CUstream_st *needed = first_needed(s);
+        ran = run_first(needed) || run_another(needed);
+    }
+    emul_heap_end();
+    emul_unlock();
+    return ran;
 }
 
 void emul_finish_stream(cudaStream_t stream)
