@@ -3,10 +3,9 @@
  *
  *     REFRACT_EMUL_ORDER    forward | reverse | random | lockstep: how the threads of a block take
  *                           turns (gpu_emul.cpp); REFRACT_EMUL_SEED for random
- *     REFRACT_EMUL_STREAMS  newest | oldest | random | ahead | eager: which stream of those that may
- *                           run does; ahead: first all others than the one that is waited for;
- *                           eager runs everything at once and finds fewer bugs
- *     REFRACT_EMUL_DEVICES  how many devices there are (1); 0: none
+ *     REFRACT_EMUL_STREAMS  newest | oldest | random | ahead | eager: which stream of those that
+ * may run does; ahead: first all others than the one that is waited for; eager runs everything at
+ * once and finds fewer bugs REFRACT_EMUL_DEVICES  how many devices there are (1); 0: none
  *     REFRACT_EMUL_MEMORY   bytes of each (8 GiB)
  *     REFRACT_EMUL_REPORT   set: at the end, the most bytes of each device that were in use
  *     REFRACT_EMUL_FAIL     "cudaMalloc:3,kernel:5": the third call of cudaMalloc fails, the fifth
