@@ -160,25 +160,31 @@ static void add_penalty(works *w, const shape *s)
     add(w, stream("penalty", 8.0 * s->local * s->active, 20.0 * s->local * s->active));
 }
 
-/* Five fp32 products of micro-batches of 2048 tokens, and what stands between them. */
+/* One of the dense path's products: operands stay fp32 in memory, and bf16 is taken for TF32. */
+static work dense_product(const char *name, const shape *s, double bytes, double asked)
+{
+    work w = stream(name, 2.0 * s->local * s->latents * s->width, bytes);
+    w.asked += asked;
+    w.products = s->products == RF_PRODUCTS_F32 ? RF_PRODUCTS_F32 : RF_PRODUCTS_TF32;
+    return w;
+}
+
+/* Five products of micro-batches of 2048 tokens, and what stands between them. */
 static void add_dense(works *w, const shape *s)
 {
-    const double all = s->local * s->latents, flop = 2.0 * all * s->width, fd = matrix_bytes(s);
+    const double all = s->local * s->latents, fd = matrix_bytes(s);
     const double parts = ceil(s->local / 2048.0), rows = 4.0 * s->width * s->local;
-    add(w, stream("product: pre-activations", flop, rows + parts * fd + 4.0 * all));
+    const double sums = rows + (2.0 * parts - 1.0) * fd;
+    add(w, dense_product("product: pre-activations", s, rows + parts * fd + 4.0 * all, 0.0));
     add(w, stream("values and their counts", 6.0 * all, 12.0 * all));
-    add(w, stream("product: reconstruction", flop, rows + parts * fd + 4.0 * all));
+    add(w, dense_product("product: reconstruction", s, rows + parts * fd + 4.0 * all, 0.0));
     add(w, stream("tokens: normalise, residual, spread", 12.0 * s->width * s->local, 7.0 * rows));
-    add(w, stream("product: gradient of W_dec", flop, rows + (2.0 * parts - 1.0) * fd + 4.0 * all));
-    work d_z = stream("product: gradient of values, by tiles", flop, rows + parts * fd);
-    d_z.asked += 4.0 * all;
-    add(w, d_z);
+    add(w, dense_product("product: gradient of W_dec", s, sums + 4.0 * all, 0.0));
+    add(w, dense_product("product: gradient of values, by tiles", s, rows + parts * fd, 4.0 * all));
     work act = stream("through the act, sums by latent", 6.0 * all, 4.0 * all);
     act.asked += 12.0 * all;
     add(w, act);
-    work d_enc = stream("product: gradient of W_enc", flop, rows + (2.0 * parts - 1.0) * fd);
-    d_enc.asked += 4.0 * all;
-    add(w, d_enc);
+    add(w, dense_product("product: gradient of W_enc", s, sums, 4.0 * all));
     add(w, stream("norm of gradients, gradient of b_dec", 6.0 * s->width * s->latents, 3.0 * fd));
     add(w, update(s));
 }
@@ -240,7 +246,7 @@ static void print_whole_head(void)
     printf("\n|---|---|---|---|---|\n");
 }
 
-static void print_step(const char *title, adder *step, const shape *s, bool has_precisions)
+static void print_step(const char *title, adder *step, const shape *s, int n_precisions)
 {
     static const rf_products order[] = {RF_PRODUCTS_F32, RF_PRODUCTS_TF32, RF_PRODUCTS_BF16};
     const works w = works_of(step, s);
@@ -248,7 +254,7 @@ static void print_step(const char *title, adder *step, const shape *s, bool has_
     print_works(&w);
     printf("\n");
     print_whole_head();
-    for (int i = 0; i < (has_precisions ? 3 : 1); i++) {
+    for (int i = 0; i < n_precisions; i++) {
         print_whole(step, *s, order[i]);
     }
 }
@@ -393,16 +399,15 @@ static void print_all(const options *o)
     shape s = shape_of(o, o->k);
     printf("D %.0f, F %.0f, %.0f tokens, %.0f %% of latents touched\n", o->width, o->latents,
            o->batch, 100.0 * o->touched);
-    print_step("TopK, kernels in TF32", add_topk_step, &s, true);
+    print_step("TopK, kernels in TF32", add_topk_step, &s, 3);
     print_tiles(&s);
-    print_step("BatchTopK, kernels in TF32", add_batch_topk_step, &s, true);
+    print_step("BatchTopK, kernels in TF32", add_batch_topk_step, &s, 3);
     print_exchange(&s);
     s = shape_of(o, o->active);
-    print_step("ReLU, sparse, kernels in TF32", add_values_step, &s, true);
+    print_step("ReLU, sparse, kernels in TF32", add_values_step, &s, 3);
     s.window = o->window;
-    print_step("JumpReLU, sparse, kernels in TF32", add_values_step, &s, true);
-    s.products = RF_PRODUCTS_F32;
-    print_step("Dense path, whose products are fp32", add_dense, &s, false);
+    print_step("JumpReLU, sparse, kernels in TF32", add_values_step, &s, 3);
+    print_step("Dense path, kernels in TF32", add_dense, &s, 2); /* bf16 is taken for TF32 */
     print_optimisers(&s);
     print_models();
 }

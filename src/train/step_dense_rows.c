@@ -11,6 +11,13 @@ typedef struct micro_batch {
     const uint8_t *valid;
 } micro_batch;
 
+/* Of all products here, whose operands are fp32: bf16 is taken for TF32. */
+static rf_products products_of(const rf_dense_pass *d)
+{
+    const bool is_exact = d->job->settings->products == RF_PRODUCTS_F32;
+    return is_exact ? RF_PRODUCTS_F32 : RF_PRODUCTS_TF32;
+}
+
 static rf_view matrix(float *at, int64_t n, int64_t d)
 {
     rf_view v = rf_view_2d(at, n, d);
@@ -73,7 +80,8 @@ static rf_status encode(const rf_dense_pass *d, const micro_batch *mb)
     rf_status status = RF_OK;
     rf_step *step = d->job->step;
     RF_TRY(
-        rf_matmul(step->s, &(rf_matmul_args){.a = mb->seen,
+        rf_matmul(step->s, &(rf_matmul_args){.products = products_of(d),
+                                             .a = mb->seen,
                                              .b = rf_coder_view(d->job->coder, RF_CODER_W_ENC),
                                              .c = mb->h,
                                              .bias = rf_coder_view(d->job->coder, RF_CODER_B_ENC),
@@ -114,12 +122,14 @@ static rf_status reconstruct(const rf_dense_pass *d, const micro_batch *mb, cons
     const rf_step_job *job = d->job;
     rf_stream *s = job->step->s;
     rf_view w_skip = rf_coder_view(job->coder, RF_CODER_W_SKIP);
-    RF_TRY(rf_matmul(s, &(rf_matmul_args){.a = mb->z,
+    RF_TRY(rf_matmul(s, &(rf_matmul_args){.products = products_of(d),
+                                          .a = mb->z,
                                           .b = rf_coder_view(job->coder, RF_CODER_W_DEC),
                                           .c = mb->y_hat,
                                           .alpha = 1.0f}));
     if (w_skip.data != NULL) {
-        RF_TRY(rf_matmul(s, &(rf_matmul_args){.a = mb->seen,
+        RF_TRY(rf_matmul(s, &(rf_matmul_args){.products = products_of(d),
+                                              .a = mb->seen,
                                               .b = w_skip,
                                               .c = mb->y_hat,
                                               .trans_b = RF_TRANS,
@@ -144,7 +154,8 @@ fail:
 static rf_status add_product(const rf_dense_pass *d, const micro_batch *mb, const rf_view *a,
                              const rf_view *b, const rf_view *c)
 {
-    return rf_matmul(d->job->step->s, &(rf_matmul_args){.a = *a,
+    return rf_matmul(d->job->step->s, &(rf_matmul_args){.products = products_of(d),
+                                                        .a = *a,
                                                         .b = *b,
                                                         .c = *c,
                                                         .trans_a = RF_TRANS,
@@ -228,9 +239,12 @@ static rf_status d_values(const rf_dense_pass *d, const tile *t, const rf_view *
                           const rf_view *d_z)
 {
     rf_view w_dec = rf_view_rows(rf_coder_view(d->job->coder, RF_CODER_W_DEC), t->i, t->n);
-    return rf_matmul(
-        d->job->step->s,
-        &(rf_matmul_args){.a = *g, .b = w_dec, .c = *d_z, .trans_b = RF_TRANS, .alpha = 1.0f});
+    return rf_matmul(d->job->step->s, &(rf_matmul_args){.products = products_of(d),
+                                                        .a = *g,
+                                                        .b = w_dec,
+                                                        .c = *d_z,
+                                                        .trans_b = RF_TRANS,
+                                                        .alpha = 1.0f});
 }
 
 /* d_z becomes dL/dh, and what the act's own parameters are owed is added. */

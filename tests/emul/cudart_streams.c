@@ -390,23 +390,6 @@ void emul_finish_all(void)
     emul_heap_end();
 }
 
-bool emul_go_on(void)
-{
-    struct CUstream_st *s;
-    bool ran = false;
-
-    emul_lock();
-    emul_heap_begin();
-    s = next_stream(get_order());
-    if (s != NULL && emul_broken() == cudaSuccess) {
-        struct CUstream_st *needed = first_needed(s);
-        ran = run_first(needed) || run_another(needed);
-    }
-    emul_heap_end();
-    emul_unlock();
-    return ran;
-}
-
 void emul_finish_stream(cudaStream_t stream)
 {
     struct CUstream_st *s = stream_of(stream);

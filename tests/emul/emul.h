@@ -39,9 +39,6 @@ void emul_push(cudaStream_t stream, const char *name, void (*run)(void *), void 
 void emul_push_until(cudaStream_t stream, const char *name, bool (*step)(void *), void *arg,
                      void (*drop)(void *));
 
-/* Let one piece of queued work run; false: none can. */
-bool emul_go_on(void);
-
 /* Whether all `n_bytes` from `p` on belong to one live allocation of device memory. 0 bytes: `p`
  * lies in one or at its end. */
 bool emul_is_device_range(const void *p, size_t n_bytes);
