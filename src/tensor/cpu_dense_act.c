@@ -156,7 +156,7 @@ rf_status rf_cpu_dense_values(rf_stream *s, const rf_act_params *params,
         counts = (int32_t *)scratch + stride;
         memset(counts, 0, sizeof(int32_t) * (size_t)(stride * n_threads));
     }
-#pragma omp parallel for schedule(static) num_threads(n_threads)
+#pragma omp parallel for schedule(dynamic, 16) num_threads(n_threads)
     for (int64_t b = 0; b < args->z.shape[0]; b++) {
         dense_row(params, args, p, b, counts != NULL ? counts + rf_cpu_thread() * stride : NULL);
     }
@@ -395,7 +395,7 @@ rf_status rf_cpu_dense_grad(rf_stream *s, const rf_act_params *params,
         rf_cpu_exp(from(&params->gain, args->first_latent), scratch, n_latents);
         all.exp_gain = scratch;
     }
-#pragma omp parallel for schedule(static) num_threads(n_threads)
+#pragma omp parallel for schedule(dynamic) num_threads(n_threads)
     for (int64_t i = 0; i < n_latents; i += span) {
         const int64_t n = rf_min_i64(span, n_latents - i), first = args->first_latent + i;
         grad_span sums = {.p = advance(all, i), .first = i, .n = n};

@@ -32,7 +32,7 @@ static tile_limits limits_of(const rf_product *p)
     if (args->trans_b == RF_TRANS) {
         return (tile_limits){22 * RF_PAD_ROWS, RF_MAX_TILE_COLS, 64};
     }
-    return p->k >= LONG_K ? (tile_limits){22 * RF_PAD_ROWS, 2 * RF_TILE_COLS, 32}
+    return p->k >= LONG_K ? (tile_limits){11 * RF_PAD_ROWS, 2 * RF_TILE_COLS, 32}
                           : (tile_limits){RF_TILE_ROWS, RF_TILE_COLS, 16};
 }
 

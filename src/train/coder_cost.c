@@ -134,7 +134,7 @@ static double work_bytes(const rf_coder_spec *spec, const rf_architecture *a,
     codes += a->act != RF_CODER_RELU ? 4 * sizeof(float) * entries[STEP_MAIN] : 0;
     if (a->may_be_dense) {
         const double tiles = a->act == RF_CODER_GATED ? 2 : 1;
-        dense = sizeof(float) * STEP_MICRO_BATCH * (2 * f + (1 + tiles) * STEP_DENSE_TILE);
+        dense = sizeof(float) * STEP_MICRO_BATCH * (2 * f + (1 + tiles) * fmin(STEP_DENSE_TILE, f));
     }
     return (own + all) * (sizeof(float) * floats + codes) + own * sizeof(float) * e + rows * index +
            dense;

@@ -101,7 +101,7 @@ double rf_plan_step_work(const rf_plan_step *s, int n_ranks)
     }
     bytes += s->has_entries ? 4 * sizeof(float) * n_main * s->entries[STEP_MAIN] : 0;
     if (s->may_be_dense) {
-        const double tiles = s->is_gated ? 3 : 2, tile = STEP_DENSE_TILE + 16;
+        const double tiles = s->is_gated ? 3 : 2, tile = fmin(STEP_DENSE_TILE, s->latents) + 16;
         bytes += sizeof(float) * STEP_MICRO_BATCH * (2 * (s->latents + 32) + tiles * tile);
     }
     return bytes;

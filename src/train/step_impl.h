@@ -14,7 +14,9 @@
 
 enum {
     STEP_MICRO_BATCH = 1024, /* tokens of the dense path at once; twice where one matrix will do */
-    STEP_DENSE_TILE = 1024,  /* latents of its backward at once */
+    STEP_DENSE_TILE = 8192,  /* latents of its backward at once: many tiles of the products, which
+                              * threads take as they come; with two for two threads the slower of
+                              * these holds up the other */
 };
 
 /* Lists of codes. */

@@ -177,7 +177,7 @@ static rf_status take_latents(rf_step *step, const extents *e)
     TAKE(step->by_latent, e->latents);
     TAKE(step->by_latent2, e->latents);
     int64_t wide = rf_step_dense_stride(e->latents) + 16,
-            tile = rf_step_dense_stride(STEP_DENSE_TILE);
+            tile = rf_step_dense_stride(rf_min_i64(STEP_DENSE_TILE, e->latents));
     TAKE(step->h, 2 * dense * wide);
     step->z = step->h == NULL ? NULL : step->h + dense * wide;
     TAKE(step->d_z, 2 * dense * tile);
