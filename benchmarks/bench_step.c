@@ -2,7 +2,7 @@
  * in the same run. Data are planted: each token is a sum of few dictionary rows, used by a
  * heavy-tailed law, with heavy-tailed weights, noise, and two dimensions that are far off. On a GPU
  * only whole steps are timed, as their parts are queued and not waited for. */
-#include "refract/train.h"
+#include "refract/step.h"
 #include "step_bare.h"
 
 #include <math.h>

@@ -1,7 +1,6 @@
 /* What one coder takes, from its settings and shape alone: bytes of its tensors, of its optimiser
  * and of the work space of its step, and arithmetic. For `plan`, before anything is made. */
 #include "run_impl.h"
-#include "step_impl.h"
 
 #include <math.h>
 
@@ -75,7 +74,7 @@ static double optimiser_elements(const rf_coder_settings *s, const rf_train_sett
 
 /* Entries of a token in each list, at most. */
 static void list_sizes(const rf_coder_settings *s, const rf_architecture *a, const rf_coder_cost *c,
-                       double entries[STEP_N_LISTS])
+                       double entries[RF_STEP_N_LISTS])
 {
     const int64_t f = c->n_latents, capacity = a->row_capacity(s, f);
     int64_t second = 0, aux = s->aux_k;
@@ -86,10 +85,10 @@ static void list_sizes(const rf_coder_settings *s, const rf_architecture *a, con
     if (aux == 0 && !a->may_be_dense) { /* as the step chooses it */
         aux = INT64_C(1) << (int)fmax(0.0, round(log2((double)c->out_width / 2.0)));
     }
-    entries[STEP_MAIN] = (double)capacity;
-    entries[STEP_SECOND] = (double)rf_min_i64(second, f);
-    entries[STEP_AUX] = s->aux_alpha > 0 ? (double)rf_min_i64(aux, f) : 0;
-    entries[STEP_WINDOW] = a->act != RF_CODER_RELU ? (double)capacity : 0;
+    entries[RF_STEP_MAIN] = (double)capacity;
+    entries[RF_STEP_SECOND] = (double)rf_min_i64(second, f);
+    entries[RF_STEP_AUX] = s->aux_alpha > 0 ? (double)rf_min_i64(aux, f) : 0;
+    entries[RF_STEP_WINDOW] = a->act != RF_CODER_RELU ? (double)capacity : 0;
 }
 
 static double groups_of(const rf_coder_settings *s, const rf_architecture *a, int64_t n_latents)
@@ -107,10 +106,10 @@ static void fill_lists(const rf_coder_settings *s, const rf_architecture *a, rf_
     const double e = (double)out->out_width;
 
     list_sizes(s, a, out, out->entries);
-    out->columns[STEP_MAIN] = e * groups_of(s, a, out->n_latents);
-    out->columns[STEP_SECOND] = a->second != NULL || a->act == RF_CODER_GATED ? e : 0;
-    out->columns[STEP_AUX] = out->entries[STEP_AUX] > 0 ? e : 0;
-    out->columns[STEP_WINDOW] = 0;
+    out->columns[RF_STEP_MAIN] = e * groups_of(s, a, out->n_latents);
+    out->columns[RF_STEP_SECOND] = a->second != NULL || a->act == RF_CODER_GATED ? e : 0;
+    out->columns[RF_STEP_AUX] = out->entries[RF_STEP_AUX] > 0 ? e : 0;
+    out->columns[RF_STEP_WINDOW] = 0;
 }
 
 /* A rank's own rows, and where there are several the rows of all. */
@@ -121,20 +120,21 @@ static double work_bytes(const rf_coder_spec *spec, const rf_architecture *a,
     const double rows = (double)spec->train.batch_tokens, f = (double)c->n_latents;
     const double own = rows / n_ranks, all = n_ranks > 1 ? rows : 0;
     const double e = (double)c->out_width, groups = groups_of(&spec->coder, a, c->n_latents);
-    double entries[STEP_N_LISTS], codes = 0, floats = (double)c->width + e * groups;
+    double entries[RF_STEP_N_LISTS], codes = 0, floats = (double)c->width + e * groups;
     double index = 0, dense = 0;
 
     list_sizes(&spec->coder, a, c, entries);
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         codes += ENTRY_BYTES * entries[l];
         index += INDEX_BYTES * entries[l];
-        floats += l != STEP_MAIN && entries[l] > 0 && l != STEP_WINDOW ? e : 0;
+        floats += l != RF_STEP_MAIN && entries[l] > 0 && l != RF_STEP_WINDOW ? e : 0;
     }
     floats += c->subtracts ? 0 : e;
-    codes += a->act != RF_CODER_RELU ? 4 * sizeof(float) * entries[STEP_MAIN] : 0;
+    codes += a->act != RF_CODER_RELU ? 4 * sizeof(float) * entries[RF_STEP_MAIN] : 0;
     if (a->may_be_dense) {
         const double tiles = a->act == RF_CODER_GATED ? 2 : 1;
-        dense = sizeof(float) * STEP_MICRO_BATCH * (2 * f + (1 + tiles) * fmin(STEP_DENSE_TILE, f));
+        dense = sizeof(float) * RF_STEP_MICRO_BATCH *
+                (2 * f + (1 + tiles) * fmin(RF_STEP_DENSE_TILE, f));
     }
     return (own + all) * (sizeof(float) * floats + codes) + own * sizeof(float) * e + rows * index +
            dense;
@@ -145,12 +145,12 @@ static double exchange_bytes(const rf_coder_spec *spec, const rf_architecture *a
                              const rf_coder_cost *c)
 {
     enum { ENTRY_BYTES = 12 };
-    double entries[STEP_N_LISTS], bytes = sizeof(float) * (double)c->width;
+    double entries[RF_STEP_N_LISTS], bytes = sizeof(float) * (double)c->width;
 
     list_sizes(&spec->coder, a, c, entries);
-    for (int l = 0; l < STEP_N_LISTS; l++) {
-        const double groups = l == STEP_MAIN ? groups_of(&spec->coder, a, c->n_latents) : 1;
-        const bool has_rows = entries[l] > 0 && l != STEP_WINDOW;
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
+        const double groups = l == RF_STEP_MAIN ? groups_of(&spec->coder, a, c->n_latents) : 1;
+        const bool has_rows = entries[l] > 0 && l != RF_STEP_WINDOW;
         bytes += ENTRY_BYTES * entries[l];
         bytes += has_rows ? sizeof(float) * groups * (double)c->out_width : 0;
     }
@@ -163,13 +163,13 @@ static double rest_flop(const rf_coder_spec *spec, const rf_architecture *a, con
 {
     const double d = (double)c->width, e = (double)c->out_width, f = (double)c->n_latents;
     const double entry = 6 * e + 2 * d;
-    double entries[STEP_N_LISTS], flop = spec->coder.skip ? 4 * d * e : 0;
+    double entries[RF_STEP_N_LISTS], flop = spec->coder.skip ? 4 * d * e : 0;
 
     list_sizes(&spec->coder, a, c, entries);
     if (a->may_be_dense) {
         flop += f * entry + (a->act == RF_CODER_GATED ? 4 * f * e : 0);
     } else {
-        flop += (entries[STEP_MAIN] + entries[STEP_SECOND]) * entry;
+        flop += (entries[RF_STEP_MAIN] + entries[RF_STEP_SECOND]) * entry;
     }
     return flop;
 }

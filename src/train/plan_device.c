@@ -13,7 +13,6 @@
  *   sums            of thresholds by block of rows on the dense path, squares by latent
  */
 #include "plan_impl.h"
-#include "step_impl.h"
 
 #include <math.h>
 
@@ -54,7 +53,7 @@ void rf_plan_step_add(rf_plan_step *s, const rf_planned_coder *c, const rf_coder
     s->sites = fmax(s->sites, c->shape.n_in);
     s->gradients =
         fmax(s->gradients, cost->parameter_bytes + (is_archetypal ? sizeof(float) * f * e : 0));
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         s->entries[l] = fmax(s->entries[l], cost->entries[l]);
         s->columns[l] = fmax(s->columns[l], cost->columns[l]);
     }
@@ -76,11 +75,12 @@ static double row_bytes(const rf_plan_step *s, double n, double n_main)
 {
     enum { ENTRY_BYTES = 12, ROW_BYTES = 29 };
     double bytes = n * (sizeof(float) * (s->in + (s->own_target ? s->out : 0)) + ROW_BYTES);
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         bytes += n * sizeof(float) * s->columns[l];
-        bytes += s->entries[l] > 0 ? ENTRY_BYTES * (l == STEP_MAIN ? n_main : n) * s->entries[l] +
-                                         sizeof(int64_t) * (n + 1)
-                                   : 0;
+        bytes += s->entries[l] > 0
+                     ? ENTRY_BYTES * (l == RF_STEP_MAIN ? n_main : n) * s->entries[l] +
+                           sizeof(int64_t) * (n + 1)
+                     : 0;
     }
     return bytes;
 }
@@ -94,15 +94,15 @@ double rf_plan_step_work(const rf_plan_step *s, int n_ranks)
     bytes += own * (sizeof(float) * (s->out + 2 * s->sites) + 1);
     bytes += sizeof(float) * fmax(s->in, s->out) + LATENT_BYTES * s->latents;
     bytes += s->is_batch ? sizeof(int64_t) * BINS : 0;
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         bytes += s->entries[l] > 0
                      ? 2 * sizeof(int32_t) * n * s->entries[l] + sizeof(int64_t) * (s->latents + 1)
                      : 0;
     }
-    bytes += s->has_entries ? 4 * sizeof(float) * n_main * s->entries[STEP_MAIN] : 0;
+    bytes += s->has_entries ? 4 * sizeof(float) * n_main * s->entries[RF_STEP_MAIN] : 0;
     if (s->may_be_dense) {
-        const double tiles = s->is_gated ? 3 : 2, tile = fmin(STEP_DENSE_TILE, s->latents) + 16;
-        bytes += sizeof(float) * STEP_MICRO_BATCH * (2 * (s->latents + 32) + tiles * tile);
+        const double tiles = s->is_gated ? 3 : 2, tile = fmin(RF_STEP_DENSE_TILE, s->latents) + 16;
+        bytes += sizeof(float) * RF_STEP_MICRO_BATCH * (2 * (s->latents + 32) + tiles * tile);
     }
     return bytes;
 }
@@ -146,12 +146,12 @@ static double encode_bytes(const rf_planned_coder *c, const rf_coder_cost *cost,
     const bool is_bf16 = c->spec->coder.products == RF_PRODUCTS_BF16;
     const double tile = fmin((double)CACHE_BYTES / CACHE_PARTS / sizeof(float),
                              up(own, TILE_ROWS) * up(f, TILE_LATENTS));
-    const rf_select_rule rules[STEP_N_LISTS] = {c->architecture->rule(&c->spec->coder),
-                                                RF_SELECT_TOPK, RF_SELECT_TOPK, RF_SELECT_WINDOW};
+    const rf_select_rule rules[RF_STEP_N_LISTS] = {
+        c->architecture->rule(&c->spec->coder), RF_SELECT_TOPK, RF_SELECT_TOPK, RF_SELECT_WINDOW};
     double bytes = sizeof(float) * (tile + f) + 5 * own;
 
     bytes += is_bf16 ? sizeof(uint16_t) * (own + f) * up(d, 8) : 0;
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         bytes += list_bytes(rules[l], cost->entries[l], n, own, f, tile);
     }
     return bytes;
@@ -164,11 +164,11 @@ double rf_plan_step_scratch(const rf_planned_coder *c, const rf_coder_cost *cost
     const double f = (double)cost->n_latents;
     double most = encode_bytes(c, cost, n, own);
 
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         most = fmax(most, 20.25 * n * cost->entries[l] + (2 << 10));
     }
     if (c->architecture->may_be_dense) {
-        most = fmax(most, sizeof(float) * N_SUMS * (STEP_MICRO_BATCH / SUM_ROWS) * f);
+        most = fmax(most, sizeof(float) * N_SUMS * (RF_STEP_MICRO_BATCH / SUM_ROWS) * f);
     }
     return fmax(most, 9 * f);
 }
@@ -187,7 +187,7 @@ double rf_plan_ghost_bytes(const rf_planned_coder *c, const rf_coder_cost *cost)
     if (c->spec->coder.ghost == RF_GHOST_NONE) {
         return 0;
     }
-    return sizeof(float) * (2 * f * (d + e + 1) + STEP_MICRO_BATCH * (2 * f + e)) +
+    return sizeof(float) * (2 * f * (d + e + 1) + RF_STEP_MICRO_BATCH * (2 * f + e)) +
            sizeof(int64_t) * f;
 }
 

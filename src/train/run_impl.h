@@ -257,7 +257,8 @@ typedef struct rf_coder_cost {
     double state_bytes;     /* beside these: counters, statistics, archetypal points */
     double optimiser_bytes; /* moments, sums, the live copy */
     double work_bytes;      /* of a step on each rank, without gradients; about */
-    /* of a token, by list of the step (step_impl.h): entries, and columns of their gradients */
+    /* of a token, by list of the step (RF_STEP_MAIN ...): entries, and columns of their gradients
+     */
     double entries[RF_MAX_LISTS], columns[RF_MAX_LISTS];
     double encode_flop;    /* of a token: the encoder product */
     double rest_flop;      /* of a token: all else; codes that may be dense count as dense */

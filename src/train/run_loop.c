@@ -3,7 +3,6 @@
  * step is the business of the ranks that have the coder, and groups of ranks are at theirs at once.
  * What everybody must know of the others' coders goes round once a tick. */
 #include "run_impl.h"
-#include "step_impl.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -67,7 +67,7 @@ expect_in err.txt "max_bad_share"
 
 # A weight that is NaN is refused by name. NaN in what the coders see, from a weight that is as large as a
 # float can be, is said before the first step. (A batch of NaN in the middle of a run is skipped and counted:
-# tests/train/test_step.c.)
+# tests/step/test_step.c.)
 cp -r model poisoned
 header=$(od -An -t u8 -N 8 poisoned/model.safetensors)
 poison() {

@@ -2,7 +2,7 @@
 #ifndef REFRACT_CODER_FIXTURE_H
 #define REFRACT_CODER_FIXTURE_H
 
-#include "refract/train.h"
+#include "refract/step.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -3,7 +3,7 @@
  * device side by side. From its first checkpoint the device alone goes on, in memory of its own:
  * once straight on, and once cut by another checkpoint. */
 #include "../../src/train/run_impl.h"
-#include "train/step_cases.h"
+#include "step/step_cases.h"
 
 #include <stdlib.h>
 #include <unistd.h>

@@ -1,7 +1,7 @@
 """Golden losses, gradients and parameters of coders of every architecture, by torch autograd in double.
 
 Writes coder_<case>.safetensors: inputs as fp32, expectations of three steps of loss, backward, clip, project, Adam,
-renormalise. The losses are written from the papers' equations; tests/train/test_gradients_torch.c says with which settings a
+renormalise. The losses are written from the papers' equations; tests/step/test_gradients_torch.c says with which settings a
 coder must come to the same. usage: make_coder.py [FOLDER]
 """
 import os

@@ -3,7 +3,7 @@ Muon by their published formulas; in double, from inputs that were rounded to fp
 
 Writes optimiser.safetensors: `<case>/w` start [n, d], `<case>/g` gradients [steps, n, d], `<case>/out` parameters after
 the last step; `<case>/x` and `<case>/z` of schedule-free; `<case>/directions` [steps, n, d] and `<case>/m` of Muon.
-Rates stand in tests/train/test_optimiser.c. usage: make_optimiser.py [FILE]
+Rates stand in tests/step/test_optimiser.c. usage: make_optimiser.py [FILE]
 """
 import importlib.metadata
 import os

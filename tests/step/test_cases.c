@@ -1,5 +1,5 @@
 /* What holds for every architecture and recipe, on one rank. */
-#include "train/step_cases.h"
+#include "step/step_cases.h"
 
 static rf_comm *comm;
 

@@ -41,7 +41,7 @@ static rf_status ghost_init(rf_step_job *job, ghost *g)
     rf_status status = RF_OK;
     rf_step *step = job->step;
     int64_t d = job->width, e = job->out_width, n_dead = job->metrics->n_dead;
-    int64_t n = rf_max_i64(1, rf_min_i64(STEP_MICRO_BATCH, job->n_local));
+    int64_t n = rf_max_i64(1, rf_min_i64(RF_STEP_MICRO_BATCH, job->n_local));
     int64_t n_floats = 2 * n_dead * (d + e + 1) + 2 * n * n_dead + n * e;
     *g = (ghost){.job = job, .n_dead = n_dead, .n = n, .n_sums = n_dead * (d + e + 1)};
     RF_TRY(rf_memory_alloc(step->be, RF_MEMORY_DEVICE, sizeof(int64_t) * (size_t)n_dead,

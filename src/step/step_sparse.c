@@ -62,8 +62,8 @@ static rf_status main_residual(rf_step_job *job)
     rf_status status = RF_OK;
     rf_step *step = job->step;
     rf_step_rows *mine = &step->local;
-    rf_view g = rf_step_g(job, STEP_MAIN, false);
-    RF_TRY(decode(job, &mine->codes[STEP_MAIN], NULL, g, true));
+    rf_view g = rf_step_g(job, RF_STEP_MAIN, false);
+    RF_TRY(decode(job, &mine->codes[RF_STEP_MAIN], NULL, g, true));
     if (job->groups.n == 0) {
         RF_TRY(residual(job, g, g, mine->loss, job->g_scale));
         goto fail;
@@ -89,14 +89,14 @@ static rf_status residuals_local(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step_rows *mine = &job->step->local;
-    rf_view g = rf_step_g(job, STEP_SECOND, false);
+    rf_view g = rf_step_g(job, RF_STEP_SECOND, false);
     RF_TRY(rf_exchange_begin(job->step)); /* of codes: they go meanwhile */
     RF_TRY(main_residual(job));
     if (job->second_k > 0) {
-        RF_TRY(decode(job, &mine->codes[STEP_SECOND], NULL, g, false));
+        RF_TRY(decode(job, &mine->codes[RF_STEP_SECOND], NULL, g, false));
         RF_TRY(residual(job, g, g, mine->extra, (float)job->second_weight * job->g_scale));
     } else if (job->act.act == RF_CODER_GATED) {
-        RF_TRY(decode(job, &mine->codes[STEP_MAIN], job->step->entries[0], g, false));
+        RF_TRY(decode(job, &mine->codes[RF_STEP_MAIN], job->step->entries[0], g, false));
         RF_TRY(residual(job, g, g, mine->extra, job->g_scale));
     }
     rf_step_lap(job->step, RF_PART_DECODE);
@@ -120,10 +120,10 @@ static rf_status queue_residuals(rf_step_job *job)
         RF_TRY(rf_exchange_queue_rows(job, l->extra, g->extra, sizeof(float)));
     }
     waits = rf_exchange_end(job->step); /* the others expect g all the same */
-    RF_TRY(rf_exchange_queue_rows(job, l->g[STEP_MAIN], g->g[STEP_MAIN],
+    RF_TRY(rf_exchange_queue_rows(job, l->g[RF_STEP_MAIN], g->g[RF_STEP_MAIN],
                                   out * (size_t)rf_max_i64(1, job->groups.n)));
     if (job->second_k > 0) {
-        RF_TRY(rf_exchange_queue_rows(job, l->g[STEP_SECOND], g->g[STEP_SECOND], out));
+        RF_TRY(rf_exchange_queue_rows(job, l->g[RF_STEP_SECOND], g->g[RF_STEP_SECOND], out));
     }
     rf_step_lap(job->step, RF_PART_EXCHANGE);
     status = waits;
@@ -179,22 +179,25 @@ static rf_status d_value_local(rf_step_job *job)
     rf_status status = RF_OK;
     rf_step *step = job->step;
     rf_codes *codes = step->local.codes;
-    rf_view w_dec = rf_coder_view(job->coder, RF_CODER_W_DEC), g = rf_step_g(job, STEP_MAIN, false);
-    rf_view second = rf_step_g(job, STEP_SECOND, false);
-    RF_TRY(rf_d_value(
-        step->s, &(rf_d_value_args){
-                     .codes = &codes[STEP_MAIN], .w_dec = w_dec, .g = g, .groups = job->groups}));
+    rf_view w_dec = rf_coder_view(job->coder, RF_CODER_W_DEC),
+            g = rf_step_g(job, RF_STEP_MAIN, false);
+    rf_view second = rf_step_g(job, RF_STEP_SECOND, false);
+    RF_TRY(rf_d_value(step->s, &(rf_d_value_args){.codes = &codes[RF_STEP_MAIN],
+                                                  .w_dec = w_dec,
+                                                  .g = g,
+                                                  .groups = job->groups}));
     if (job->second_k > 0) {
-        RF_TRY(rf_d_value(step->s, &(rf_d_value_args){
-                                       .codes = &codes[STEP_SECOND], .w_dec = w_dec, .g = second}));
+        RF_TRY(rf_d_value(
+            step->s,
+            &(rf_d_value_args){.codes = &codes[RF_STEP_SECOND], .w_dec = w_dec, .g = second}));
     } else if (job->act.act == RF_CODER_GATED) {
-        RF_TRY(rf_d_value(step->s, &(rf_d_value_args){.codes = &codes[STEP_MAIN],
+        RF_TRY(rf_d_value(step->s, &(rf_d_value_args){.codes = &codes[RF_STEP_MAIN],
                                                       .out = step->entries[1],
                                                       .w_dec = w_dec,
                                                       .g = second}));
     } else if (job->act.act == RF_CODER_JUMP) {
         RF_TRY(rf_d_value(
-            step->s, &(rf_d_value_args){.codes = &codes[STEP_WINDOW], .w_dec = w_dec, .g = g}));
+            step->s, &(rf_d_value_args){.codes = &codes[RF_STEP_WINDOW], .w_dec = w_dec, .g = g}));
     }
     rf_step_lap(step, RF_PART_D_VALUE);
 fail:
@@ -205,25 +208,25 @@ fail:
  */
 
 /* Those of which the whole batch is wanted. */
-static void get_lists(const rf_step_job *job, bool lists[STEP_N_LISTS])
+static void get_lists(const rf_step_job *job, bool lists[RF_STEP_N_LISTS])
 {
-    lists[STEP_MAIN] = true;
-    lists[STEP_SECOND] = job->second_k > 0;
-    lists[STEP_AUX] = job->aux_k > 0;
-    lists[STEP_WINDOW] = job->settings->ste_to_input || job->act.act == RF_CODER_GATED;
+    lists[RF_STEP_MAIN] = true;
+    lists[RF_STEP_SECOND] = job->second_k > 0;
+    lists[RF_STEP_AUX] = job->aux_k > 0;
+    lists[RF_STEP_WINDOW] = job->settings->ste_to_input || job->act.act == RF_CODER_GATED;
 }
 
-static rf_status index_lists(rf_step_job *job, const bool lists[STEP_N_LISTS])
+static rf_status index_lists(rf_step_job *job, const bool lists[RF_STEP_N_LISTS])
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         if (lists[l]) {
             step->index[l].n_latents = job->n_latents;
             RF_TRY(rf_index_by_latent(step->s, &step->global.codes[l], &step->index[l]));
         }
     }
-    job->fired = &step->index[job->act.act == RF_CODER_GATED ? STEP_WINDOW : STEP_MAIN];
+    job->fired = &step->index[job->act.act == RF_CODER_GATED ? RF_STEP_WINDOW : RF_STEP_MAIN];
     rf_step_lap(step, RF_PART_INDEX);
 fail:
     return status;
@@ -234,10 +237,10 @@ static void add_list(rf_step_job *job, int list, rf_by_latent_args *args)
     const int l = args->n_lists++;
     args->codes[l] = &job->step->global.codes[list];
     args->index[l] = &job->step->index[list];
-    if (list != STEP_WINDOW) {
+    if (list != RF_STEP_WINDOW) {
         args->g[l] = rf_step_g(job, list, true);
     }
-    if (list == STEP_MAIN) {
+    if (list == RF_STEP_MAIN) {
         args->groups[l] = job->groups;
     }
 }
@@ -255,7 +258,7 @@ static rf_status zero(rf_step_job *job, const rf_view *v)
 }
 
 /* What every rank does alike with the whole batch. */
-static rf_status by_latent(rf_step_job *job, const bool lists[STEP_N_LISTS])
+static rf_status by_latent(rf_step_job *job, const bool lists[RF_STEP_N_LISTS])
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
@@ -273,21 +276,21 @@ static rf_status by_latent(rf_step_job *job, const bool lists[STEP_N_LISTS])
         RF_TRY(zero(job, &args.d_b_enc));
         RF_TRY(zero(job, &args.d_w_dec));
     }
-    add_list(job, STEP_MAIN, &args);
+    add_list(job, RF_STEP_MAIN, &args);
     if (job->second_k > 0) {
-        add_list(job, STEP_SECOND, &args);
+        add_list(job, RF_STEP_SECOND, &args);
     }
     if (job->aux_k > 0) {
-        add_list(job, STEP_AUX, &args);
+        add_list(job, RF_STEP_AUX, &args);
     }
     if (job->act.act == RF_CODER_JUMP && job->settings->ste_to_input) {
-        add_list(job, STEP_WINDOW, &args);
+        add_list(job, RF_STEP_WINDOW, &args);
     }
     RF_TRY(rf_accumulate_by_latent(step->s, &args));
     if (job->aux_k > 0 && job->act.act == RF_CODER_GATED) { /* dead gates */
         rf_view d_b_enc = rf_step_gradient(job, RF_CODER_B_ENC);
-        RF_TRY(rf_sum_by_latent(step->s, &step->index[STEP_AUX],
-                                step->global.codes[STEP_AUX].d_value, &d_b_enc, 1.0f));
+        RF_TRY(rf_sum_by_latent(step->s, &step->index[RF_STEP_AUX],
+                                step->global.codes[RF_STEP_AUX].d_value, &d_b_enc, 1.0f));
     }
     job->touched = job->fills_rows ? NULL : step->touched;
     rf_step_lap(step, RF_PART_BY_LATENT);
@@ -309,7 +312,7 @@ static rf_status b_dec_gradient(rf_step_job *job)
         step->s,
         &(rf_row_sum_args){.x = rf_step_g_part(job, 0, true), .out = d_b_dec, .alpha = 1.0f}));
     if (job->second_k > 0) {
-        RF_TRY(rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_step_g(job, STEP_SECOND, true),
+        RF_TRY(rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_step_g(job, RF_STEP_SECOND, true),
                                                       .out = d_b_dec,
                                                       .alpha = 1.0f,
                                                       .beta = 1.0f}));
@@ -338,7 +341,7 @@ static rf_status skip_gradient(rf_step_job *job)
                            .alpha = 1.0f};
     RF_TRY(rf_matmul(step->s, &args));
     if (job->second_k > 0) {
-        args.a = rf_step_g(job, STEP_SECOND, true);
+        args.a = rf_step_g(job, RF_STEP_SECOND, true);
         args.beta = 1.0f;
         RF_TRY(rf_matmul(step->s, &args));
     }
@@ -410,7 +413,7 @@ static rf_status forward(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    bool lists[STEP_N_LISTS];
+    bool lists[RF_STEP_N_LISTS];
     get_lists(job, lists);
     RF_TRY(rf_step_values(job));
     RF_TRY(rf_comm_agree(step->comm, residuals_local(job)));
@@ -427,7 +430,7 @@ static rf_status backward(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    bool lists[STEP_N_LISTS];
+    bool lists[RF_STEP_N_LISTS];
     RF_TRY(rf_comm_agree(step->comm, d_value_local(job)));
     RF_TRY(rf_step_sparsity(job));
     RF_TRY(rf_step_act_gradients(job));

@@ -1,5 +1,5 @@
 /* The step's gradients on one rank. */
-#include "train/gradient_case.h"
+#include "step/gradient_case.h"
 
 static void equals_finite_differences(void **state)
 {

@@ -1,7 +1,7 @@
 /* BatchTopK's cut over ranks where it falls among equals: rows that are the same stand on every
  * rank, and those of the ranks before come first, of each class. Beside one rank that is given the
  * whole batch. */
-#include "train/step_cases.h"
+#include "step/step_cases.h"
 
 static rf_comm *world, *alone;
 

@@ -1,6 +1,6 @@
 /* Optimisers of whole coders: what they remember, Muon against its formula
  * (tests/golden/make_optimiser.py), schedule-free's two sets of parameters, sums over batches. */
-#include "../../src/train/step_impl.h"
+#include "../../src/step/step_impl.h"
 #include "coder/coder_fixture.h"
 
 static rf_comm *comm;

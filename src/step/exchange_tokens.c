@@ -58,11 +58,11 @@ fail:
 
 /* This rank's starts, which end with the number of its entries, among those of all ranks. The
  * host's wait is for the lists alone: what the step does meanwhile is on the other stream. */
-static rf_status fetch_starts(const rf_step_job *job, const bool lists[STEP_N_LISTS], int64_t at)
+static rf_status fetch_starts(const rf_step_job *job, const bool lists[RF_STEP_N_LISTS], int64_t at)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         if (lists[l]) {
             RF_TRY(rf_copy_out(step->exchange, step->starts[l] + at, step->local.codes[l].row_start,
                                sizeof(int64_t) * (size_t)(job->n_local + 1)));
@@ -116,7 +116,7 @@ fail:
     return status;
 }
 
-rf_status rf_exchange_codes(const rf_step_job *job, const bool lists[STEP_N_LISTS])
+rf_status rf_exchange_codes(const rf_step_job *job, const bool lists[RF_STEP_N_LISTS])
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
@@ -132,7 +132,7 @@ rf_status rf_exchange_codes(const rf_step_job *job, const bool lists[STEP_N_LIST
     for (int r = 0; r < size; r++) {
         step->offsets[r] = (share_of(job, r) + 1) * (int64_t)sizeof(int64_t);
     }
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         if (lists[l]) {
             int64_t *starts = step->starts[l];
             RF_TRY(rf_comm_allgatherv(step->comm, starts + at, starts, step->offsets));
@@ -144,11 +144,11 @@ fail:
     return status;
 }
 
-rf_status rf_exchange_d_values(const rf_step_job *job, const bool lists[STEP_N_LISTS])
+rf_status rf_exchange_d_values(const rf_step_job *job, const bool lists[RF_STEP_N_LISTS])
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         const rf_codes *local = &step->local.codes[l];
         rf_codes *global = &step->global.codes[l];
         if (lists[l] && rf_comm_size(step->comm) == 1) {

@@ -1,6 +1,6 @@
 /* Every architecture and recipe on 1 to 4 ranks, beside one rank that is given the whole batch:
  * exact rules bit for bit, the others to rounding. docs/determinism.md says the same in words. */
-#include "train/step_cases.h"
+#include "step/step_cases.h"
 
 static rf_comm *world, *alone;
 

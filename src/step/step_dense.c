@@ -168,7 +168,7 @@ static rf_status queue_rows(const rf_step_job *job)
     rf_status status = RF_OK;
     rf_step_rows *l = &job->step->local, *g = &job->step->global;
     RF_TRY(rf_exchange_queue_rows(job, l->seen, g->seen, sizeof(float) * (size_t)job->width));
-    RF_TRY(rf_exchange_queue_rows(job, l->g[STEP_MAIN], g->g[STEP_MAIN],
+    RF_TRY(rf_exchange_queue_rows(job, l->g[RF_STEP_MAIN], g->g[RF_STEP_MAIN],
                                   sizeof(float) * (size_t)job->out_width));
     RF_TRY(rf_exchange_queue_rows(job, l->valid, g->valid, 1));
     rf_step_lap(job->step, RF_PART_EXCHANGE);
@@ -230,8 +230,8 @@ static rf_status aux_by_latent(const rf_dense_pass *d)
     rf_status status = RF_OK;
     const rf_step_job *job = d->job;
     rf_step *step = job->step;
-    rf_codes *codes = &step->global.codes[STEP_AUX];
-    rf_latent_index *index = &step->index[STEP_AUX];
+    rf_codes *codes = &step->global.codes[RF_STEP_AUX];
+    rf_latent_index *index = &step->index[RF_STEP_AUX];
     index->n_latents = job->n_latents;
     RF_TRY(rf_exchange_end(step));
     RF_TRY(rf_index_by_latent(step->s, codes, index));
@@ -239,7 +239,7 @@ static rf_status aux_by_latent(const rf_dense_pass *d)
     rf_by_latent_args args = {.n_lists = 1,
                               .codes = {codes},
                               .index = {index},
-                              .g = {rf_step_g(job, STEP_AUX, true)},
+                              .g = {rf_step_g(job, RF_STEP_AUX, true)},
                               .x = rf_step_seen(job, true),
                               .d_w_enc = rf_step_gradient(job, RF_CODER_W_ENC),
                               .d_b_enc = rf_step_gradient(job, RF_CODER_B_ENC),
@@ -259,7 +259,7 @@ fail:
 
 static rf_status aux_term(const rf_dense_pass *d)
 {
-    static const bool lists[STEP_N_LISTS] = {[STEP_AUX] = true};
+    static const bool lists[RF_STEP_N_LISTS] = {[RF_STEP_AUX] = true};
     rf_status status = RF_OK;
     rf_step_job *job = d->job;
     const rf_comm *comm = job->step->comm;

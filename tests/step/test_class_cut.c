@@ -1,6 +1,6 @@
 /* BatchTopK with k by class of token: each class shares out its own k and follows a threshold of
  * its own, which is what its tokens are held against in use. */
-#include "train/small_coder.h"
+#include "step/small_coder.h"
 
 /* Latents of `small_coder.h` have the values of a token's numbers: what is kept can be read off. */
 static fixture make_by_class(const char *architecture)

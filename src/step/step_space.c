@@ -7,7 +7,7 @@ enum { N_BINS = 65536 };
 
 /* What the largest coder needs. Slots are entries of a row. */
 typedef struct extents {
-    int64_t in, out, latents, weights, g[STEP_N_LISTS], slot[STEP_N_LISTS];
+    int64_t in, out, latents, weights, g[RF_STEP_N_LISTS], slot[RF_STEP_N_LISTS];
     int64_t sites;
     bool own_target, may_be_dense, is_gated, is_batch;
     bool has_entries; /* arrays beside the main list */
@@ -27,27 +27,28 @@ static void widen_lists(extents *e, const rf_coder *coder)
 {
     const rf_architecture *a = rf_coder_architecture(coder);
     const rf_coder_settings *settings = rf_coder_get_settings(coder);
-    int64_t f = rf_coder_n_latents(coder), d_out = rf_coder_out_width(coder), slot[STEP_N_LISTS];
-    int64_t g[STEP_N_LISTS] = {d_out, 0, 0, 0}, k = rf_step_k(coder, fmax(1.0, settings->k_start));
+    int64_t f = rf_coder_n_latents(coder), d_out = rf_coder_out_width(coder), slot[RF_STEP_N_LISTS];
+    int64_t g[RF_STEP_N_LISTS] = {d_out, 0, 0, 0},
+            k = rf_step_k(coder, fmax(1.0, settings->k_start));
     rf_latent_groups groups = {0};
 
     if (a->prefixes != NULL) {
         a->prefixes(settings, f, 0, &groups);
-        g[STEP_MAIN] = d_out * groups.n;
+        g[RF_STEP_MAIN] = d_out * groups.n;
     }
-    slot[STEP_MAIN] = a->may_be_dense ? a->row_capacity(settings, f) : k;
-    slot[STEP_SECOND] = 0;
+    slot[RF_STEP_MAIN] = a->may_be_dense ? a->row_capacity(settings, f) : k;
+    slot[RF_STEP_SECOND] = 0;
     if (a->second != NULL) {
-        a->second(settings, k, &slot[STEP_SECOND]);
-        slot[STEP_SECOND] = rf_min_i64(slot[STEP_SECOND], f);
-        g[STEP_SECOND] = d_out;
+        a->second(settings, k, &slot[RF_STEP_SECOND]);
+        slot[RF_STEP_SECOND] = rf_min_i64(slot[RF_STEP_SECOND], f);
+        g[RF_STEP_SECOND] = d_out;
     } else if (a->act == RF_CODER_GATED) {
-        g[STEP_SECOND] = d_out; /* the gate's residual */
+        g[RF_STEP_SECOND] = d_out; /* the gate's residual */
     }
-    slot[STEP_AUX] = rf_coder_aux_k(coder, f);
-    g[STEP_AUX] = slot[STEP_AUX] > 0 ? d_out : 0;
-    slot[STEP_WINDOW] = a->act != RF_CODER_RELU ? slot[STEP_MAIN] : 0;
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    slot[RF_STEP_AUX] = rf_coder_aux_k(coder, f);
+    g[RF_STEP_AUX] = slot[RF_STEP_AUX] > 0 ? d_out : 0;
+    slot[RF_STEP_WINDOW] = a->act != RF_CODER_RELU ? slot[RF_STEP_MAIN] : 0;
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         e->slot[l] = rf_max_i64(e->slot[l], slot[l]);
         e->g[l] = rf_max_i64(e->g[l], g[l]);
     }
@@ -137,9 +138,9 @@ static rf_status take_rows(rf_step *step, int64_t n, int64_t n_main, const exten
     rf_status status = RF_OK;
     TAKE(rows->seen, n * e->in);
     TAKE(rows->target, e->own_target ? n * e->out : 0);
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         TAKE(rows->g[l], n * e->g[l]);
-        RF_TRY(take_codes(step, n, (l == STEP_MAIN ? n_main : n) * e->slot[l], &rows->codes[l]));
+        RF_TRY(take_codes(step, n, (l == RF_STEP_MAIN ? n_main : n) * e->slot[l], &rows->codes[l]));
     }
     TAKE(rows->valid, n);
     TAKE(rows->loss, n);
@@ -167,7 +168,7 @@ fail:
 static rf_status take_latents(rf_step *step, const extents *e)
 {
     rf_status status = RF_OK;
-    int64_t dense = e->may_be_dense ? STEP_MICRO_BATCH : 0;
+    int64_t dense = e->may_be_dense ? RF_STEP_MICRO_BATCH : 0;
     TAKE(step->gradients, e->weights);
     TAKE(step->touched, e->latents);
     TAKE(step->dead, e->latents);
@@ -177,7 +178,7 @@ static rf_status take_latents(rf_step *step, const extents *e)
     TAKE(step->by_latent, e->latents);
     TAKE(step->by_latent2, e->latents);
     int64_t wide = rf_step_dense_stride(e->latents) + 16,
-            tile = rf_step_dense_stride(rf_min_i64(STEP_DENSE_TILE, e->latents));
+            tile = rf_step_dense_stride(rf_min_i64(RF_STEP_DENSE_TILE, e->latents));
     TAKE(step->h, 2 * dense * wide);
     step->z = step->h == NULL ? NULL : step->h + dense * wide;
     TAKE(step->d_z, 2 * dense * tile);
@@ -203,11 +204,11 @@ static rf_status take_all(rf_step *step, const extents *e)
     TAKE(step->row_shift, step->max_local * e->sites);
     TAKE(step->row_scale, step->max_local * e->sites);
     TAKE(step->row_class, step->max_local);
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         RF_TRY(take_index(step, n * e->slot[l], e->latents, &step->index[l]));
     }
     for (int i = 0; i < 4; i++) {
-        TAKE(step->entries[i], e->has_entries ? n_main * e->slot[STEP_MAIN] : 0);
+        TAKE(step->entries[i], e->has_entries ? n_main * e->slot[RF_STEP_MAIN] : 0);
     }
     RF_TRY(take_latents(step, e));
     TAKE(step->scalars, 1);
@@ -221,12 +222,12 @@ static rf_status take_host(rf_step *step, const extents *e)
     const int64_t n = step->opts.max_rows, size = rf_comm_size(step->comm);
     TAKE_PINNED(step->host_rows, rf_max_i64(n, e->latents));
     TAKE_PINNED(step->host_starts, rf_max_i64(n + 1, N_BINS));
-    for (int l = 0; l < STEP_N_LISTS && size > 1; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS && size > 1; l++) {
         TAKE_PINNED(step->starts[l], e->slot[l] > 0 ? n + size : 0);
     }
     RF_ALLOC(step->counts, size);
     RF_ALLOC(step->offsets, size);
-    RF_ALLOC(step->n_entries, STEP_N_LISTS * size);
+    RF_ALLOC(step->n_entries, RF_STEP_N_LISTS * size);
 fail:
     return status;
 }
@@ -247,7 +248,7 @@ fail:
 static rf_status check_entries(const extents *e, int64_t max_rows)
 {
     rf_status status = RF_OK;
-    for (int l = 0; l < STEP_N_LISTS; l++) {
+    for (int l = 0; l < RF_STEP_N_LISTS; l++) {
         RF_REQUIRE(e->slot[l] <= INT32_MAX / max_rows,
                    "step: a batch of %" PRId64 " tokens with %" PRId64
                    " entries each is too large: at most 2^31 - 1 entries",
@@ -333,14 +334,14 @@ rf_view rf_step_target(const rf_step_job *job, bool global)
 rf_view rf_step_g(const rf_step_job *job, int list, bool global)
 {
     const rf_step_rows *rows = global ? &job->step->global : &job->step->local;
-    int64_t n_groups = list == STEP_MAIN ? rf_max_i64(1, job->groups.n) : 1;
+    int64_t n_groups = list == RF_STEP_MAIN ? rf_max_i64(1, job->groups.n) : 1;
     return rf_view_2d(rows->g[list], global ? job->n_rows : job->n_local,
                       n_groups * job->out_width);
 }
 
 rf_view rf_step_g_part(const rf_step_job *job, int64_t group, bool global)
 {
-    rf_view v = rf_step_g(job, STEP_MAIN, global);
+    rf_view v = rf_step_g(job, RF_STEP_MAIN, global);
     v.data = (float *)v.data + group * job->out_width;
     v.shape[1] = job->out_width;
     return v;

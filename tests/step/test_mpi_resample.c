@@ -1,6 +1,6 @@
 /* New starts for dead latents, on 1 to 4 ranks: which tokens they come from follows from the keyed
  * numbers alone. */
-#include "../../src/train/step_impl.h"
+#include "../../src/step/step_impl.h"
 #include "coder/coder_fixture.h"
 
 static rf_comm *world;

@@ -1,7 +1,7 @@
 /* The step's gradients on several ranks: three shares of 150 rows, the last a short one, and none
  * for a fourth rank. */
 #define NAIVE_ROWS 150
-#include "train/gradient_case.h"
+#include "step/gradient_case.h"
 
 /* Every kind of list, exchange and sum over ranks once. */
 static const char *const names[] = {

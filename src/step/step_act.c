@@ -17,12 +17,12 @@ static rf_status keep_fired(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    rf_codes *from = &step->local.codes[STEP_MAIN], *to = &step->local.codes[STEP_WINDOW];
+    rf_codes *from = &step->local.codes[RF_STEP_MAIN], *to = &step->local.codes[RF_STEP_WINDOW];
     int64_t n;
     RF_TRY(rf_codes_count(step->s, from, &n));
     to->n_rows = from->n_rows;
     to->capacity = from->capacity;
-    step->global.codes[STEP_WINDOW].capacity = step->global.codes[STEP_MAIN].capacity;
+    step->global.codes[RF_STEP_WINDOW].capacity = step->global.codes[RF_STEP_MAIN].capacity;
     RF_TRY(rf_copy_within(step->s, to->row_start, from->row_start,
                           sizeof(int64_t) * (size_t)(from->n_rows + 1)));
     RF_TRY(rf_copy_within(step->s, to->latent, from->latent, sizeof(int32_t) * (size_t)n));
@@ -37,13 +37,13 @@ static rf_status values_local(rf_step_job *job, int64_t *n_fired)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    rf_codes *codes = &step->local.codes[STEP_MAIN];
+    rf_codes *codes = &step->local.codes[RF_STEP_MAIN];
     const rf_codes *fired = codes;
     if (job->act.act == RF_CODER_GATED) {
         RF_TRY(rf_gated_values(step->s, &job->act, codes, codes->value, step->entries[0]));
         swap(&codes->value, &step->entries[0]);
         RF_TRY(keep_fired(job));
-        fired = &step->local.codes[STEP_WINDOW];
+        fired = &step->local.codes[RF_STEP_WINDOW];
     }
     RF_TRY(rf_codes_count(step->s, fired, n_fired));
 fail:
@@ -72,7 +72,7 @@ static rf_status penalty_local(rf_step_job *job, float *d_value, float scale)
     const bool is_gated = job->act.act == RF_CODER_GATED;
     return rf_penalty(step->s, &job->act,
                       &(rf_penalty_args){
-                          .codes = &step->local.codes[STEP_MAIN],
+                          .codes = &step->local.codes[RF_STEP_MAIN],
                           .value = is_gated ? step->entries[0] : NULL,
                           .d_value = d_value,
                           .row_penalty = rf_view_1d(step->local.sparsity, job->n_local),
@@ -128,7 +128,7 @@ static rf_status norm_entries(rf_step_job *job, float scale)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    const rf_codes *codes = &step->local.codes[STEP_MAIN];
+    const rf_codes *codes = &step->local.codes[RF_STEP_MAIN];
     const float *value = job->act.act == RF_CODER_GATED ? step->entries[0] : codes->value;
     int64_t n;
     RF_TRY(rf_codes_count(step->s, codes, &n));
@@ -139,7 +139,7 @@ static rf_status norm_entries(rf_step_job *job, float scale)
                 v = rf_view_2d((void *)(uintptr_t)value, 1, n);
         RF_TRY(rf_gated(step->s, RF_ACT_NONE, &d, &v, &d));
     }
-    RF_TRY(index_local(job, STEP_MAIN));
+    RF_TRY(index_local(job, RF_STEP_MAIN));
 fail:
     return status;
 }
@@ -155,13 +155,13 @@ rf_status rf_step_sparsity(rf_step_job *job)
     } else if (job->sparsity > 0.0 && job->act.penalty != RF_PENALTY_NONE) {
         const float scale = (float)(job->sparsity / job->n_valid);
         float *d_value = job->act.act == RF_CODER_GATED ? step->entries[1]
-                                                        : step->local.codes[STEP_MAIN].d_value;
+                                                        : step->local.codes[RF_STEP_MAIN].d_value;
         RF_TRY(rf_comm_agree(step->comm, penalty_local(job, d_value, scale)));
         RF_TRY(sum_penalty(job, &sum));
         job->metrics->sparsity = job->sparsity * sum / job->n_valid;
         if (job->settings->penalty_by_norm) {
             RF_TRY(rf_comm_agree(step->comm, norm_entries(job, scale)));
-            RF_TRY(sum_local(job, STEP_MAIN, step->entries[2], step->by_latent2));
+            RF_TRY(sum_local(job, RF_STEP_MAIN, step->entries[2], step->by_latent2));
         }
     } else if (job->settings->penalty_by_norm) {
         RF_TRY(rf_comm_agree(step->comm, rf_fill_bytes(step->s, step->by_latent2, 0,
@@ -180,13 +180,13 @@ static rf_status window_gradient(rf_step_job *job)
     rf_status status = RF_OK;
     rf_step *step = job->step;
     const bool is_l0 = job->act.penalty == RF_PENALTY_L0;
-    rf_jump_window_grad_args args = {.codes = &step->local.codes[STEP_WINDOW],
+    rf_jump_window_grad_args args = {.codes = &step->local.codes[RF_STEP_WINDOW],
                                      .d_threshold = step->entries[0],
                                      .eps = (float)rf_coder_bandwidth(job->coder, &job->state),
                                      .l0 = is_l0 ? (float)(job->sparsity / job->n_valid) : 0.0f,
                                      .scale = is_l0 ? 0.0f : (float)(job->sparsity / job->n_valid),
                                      .row_penalty = rf_view_1d(step->local.sparsity, job->n_local)};
-    RF_TRY(index_local(job, STEP_WINDOW));
+    RF_TRY(index_local(job, RF_STEP_WINDOW));
     RF_TRY(rf_jump_window_grad(step->s, &job->act, &args));
 fail:
     return status;
@@ -209,7 +209,7 @@ static rf_status jump_gradients(rf_step_job *job)
     rf_status status = RF_OK;
     rf_step *step = job->step;
     RF_TRY(rf_comm_agree(step->comm, window_gradient(job)));
-    RF_TRY(sum_local(job, STEP_WINDOW, step->entries[0], step->by_latent));
+    RF_TRY(sum_local(job, RF_STEP_WINDOW, step->entries[0], step->by_latent));
     RF_TRY(rf_comm_agree(step->comm, rf_step_scale_by_theta(job, step->by_latent)));
 fail:
     return status;
@@ -219,7 +219,7 @@ static rf_status gate_entries(rf_step_job *job)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    rf_codes *codes = &step->local.codes[STEP_MAIN];
+    rf_codes *codes = &step->local.codes[RF_STEP_MAIN];
     RF_TRY(rf_gated_values_grad(step->s, &job->act,
                                 &(rf_gated_values_grad_args){.codes = codes,
                                                              .h = step->entries[0],
@@ -230,7 +230,7 @@ static rf_status gate_entries(rf_step_job *job)
                                                              .d_mag = codes->d_value,
                                                              .d_gain = step->entries[3]}));
     swap(&codes->d_value, &step->entries[2]); /* d_pre, and d_mag */
-    RF_TRY(index_local(job, STEP_MAIN));
+    RF_TRY(index_local(job, RF_STEP_MAIN));
 fail:
     return status;
 }
@@ -240,9 +240,12 @@ static rf_status gate_gradients(rf_step_job *job)
     rf_status status = RF_OK;
     rf_step *step = job->step;
     RF_TRY(rf_comm_agree(step->comm, gate_entries(job)));
-    RF_TRY(sum_local(job, STEP_MAIN, step->entries[1], rf_step_gradient(job, RF_CODER_B_ENC).data));
-    RF_TRY(sum_local(job, STEP_MAIN, step->entries[2], rf_step_gradient(job, RF_CODER_B_MAG).data));
-    RF_TRY(sum_local(job, STEP_MAIN, step->entries[3], rf_step_gradient(job, RF_CODER_GAIN).data));
+    RF_TRY(
+        sum_local(job, RF_STEP_MAIN, step->entries[1], rf_step_gradient(job, RF_CODER_B_ENC).data));
+    RF_TRY(
+        sum_local(job, RF_STEP_MAIN, step->entries[2], rf_step_gradient(job, RF_CODER_B_MAG).data));
+    RF_TRY(
+        sum_local(job, RF_STEP_MAIN, step->entries[3], rf_step_gradient(job, RF_CODER_GAIN).data));
 fail:
     return status;
 }

@@ -19,8 +19,8 @@ static rf_status aux_local(rf_step_job *job, float scale)
     rf_status status = RF_OK;
     rf_step *step = job->step;
     rf_step_rows *mine = &step->local;
-    rf_codes *codes = &mine->codes[STEP_AUX];
-    rf_view e = rf_step_local(job, step->y_hat), g = rf_step_g(job, STEP_AUX, false);
+    rf_codes *codes = &mine->codes[RF_STEP_AUX];
+    rf_view e = rf_step_local(job, step->y_hat), g = rf_step_g(job, RF_STEP_AUX, false);
     rf_view zeros = rf_view_2d(step->mean, 1, job->out_width);
     rf_view w_dec = rf_coder_view(job->coder, RF_CODER_W_DEC);
     RF_TRY(rf_fill_bytes(step->s, step->mean, 0, sizeof(float) * (size_t)job->out_width));
@@ -91,7 +91,7 @@ rf_status rf_step_aux(rf_step_job *job)
         goto fail;
     }
     job->metrics->aux = loss;
-    RF_TRY(rf_exchange_queue_rows(job, l->g[STEP_AUX], g->g[STEP_AUX],
+    RF_TRY(rf_exchange_queue_rows(job, l->g[RF_STEP_AUX], g->g[RF_STEP_AUX],
                                   sizeof(float) * (size_t)job->out_width));
     rf_step_lap(step, RF_PART_EXCHANGE);
 fail:

@@ -1,6 +1,6 @@
 /* Mistakes that other trainers of sparse coders make in their losses, or made: one test each, that
  * fails when the mistake is put in. Here: auxiliary terms, who fires, TopK and its kin, scale. */
-#include "train/small_coder.h"
+#include "step/small_coder.h"
 
 /* ---- AuxK -------------------------------------------------------------------------------------
  */

@@ -79,13 +79,13 @@ static void set_classes(const rf_step_job *job, const batch_shares *shares, rf_s
 static rf_select_list aux_list(rf_step_job *job)
 {
     rf_step *step = job->step;
-    step->local.codes[STEP_AUX].n_rows = job->n_local;
-    step->local.codes[STEP_AUX].capacity = job->n_local * job->aux_k;
-    step->global.codes[STEP_AUX].capacity = job->n_rows * job->aux_k;
+    step->local.codes[RF_STEP_AUX].n_rows = job->n_local;
+    step->local.codes[RF_STEP_AUX].capacity = job->n_local * job->aux_k;
+    step->global.codes[RF_STEP_AUX].capacity = job->n_rows * job->aux_k;
     return (rf_select_list){.rule = RF_SELECT_TOPK,
                             .k = job->aux_k,
                             .eligible = step->dead,
-                            .codes = &step->local.codes[STEP_AUX]};
+                            .codes = &step->local.codes[RF_STEP_AUX]};
 }
 
 static rf_encode_args common_args(rf_step_job *job)
@@ -110,9 +110,10 @@ static void set_room(rf_step_job *job, int list, int64_t n_local, int64_t slot)
 /* MultiTopK: more of each row. */
 static rf_select_list second_list(rf_step_job *job, const batch_shares *shares)
 {
-    rf_select_list list = {
-        .rule = RF_SELECT_TOPK, .k = job->second_k, .codes = &job->step->local.codes[STEP_SECOND]};
-    set_room(job, STEP_SECOND, job->n_local, job->second_k);
+    rf_select_list list = {.rule = RF_SELECT_TOPK,
+                           .k = job->second_k,
+                           .codes = &job->step->local.codes[RF_STEP_SECOND]};
+    set_room(job, RF_STEP_SECOND, job->n_local, job->second_k);
     set_classes(job, shares, &list);
     for (int c = 0; shares->has_classes && c < RF_MAX_ROW_CLASSES; c++) {
         int64_t second_k = 0;
@@ -137,23 +138,23 @@ static rf_encode_args encode_args(rf_step_job *job, const batch_shares *shares)
     for (int c = 0; c < RF_MAX_ROW_CLASSES; c++) {
         total += shares->total[c];
     }
-    set_room(job, STEP_MAIN, is_batch ? job->n_rows : job->n_local, slot);
+    set_room(job, RF_STEP_MAIN, is_batch ? job->n_rows : job->n_local, slot);
     args.lists[args.n_lists] = (rf_select_list){.rule = rule,
                                                 .k = is_batch ? total : job->k,
                                                 .threshold = job->act.threshold,
-                                                .codes = &mine->codes[STEP_MAIN],
+                                                .codes = &mine->codes[RF_STEP_MAIN],
                                                 .overflow = &step->scalars->overflow};
     set_classes(job, shares, &args.lists[args.n_lists++]);
     if (job->second_k > 0) {
         args.lists[args.n_lists++] = second_list(job, shares);
     }
     if (job->act.act == RF_CODER_JUMP) {
-        set_room(job, STEP_WINDOW, job->n_local, slot);
+        set_room(job, RF_STEP_WINDOW, job->n_local, slot);
         args.lists[args.n_lists++] =
             (rf_select_list){.rule = RF_SELECT_WINDOW,
                              .threshold = job->act.threshold,
                              .window = (float)rf_coder_bandwidth(job->coder, &job->state),
-                             .codes = &mine->codes[STEP_WINDOW],
+                             .codes = &mine->codes[RF_STEP_WINDOW],
                              .overflow = &step->scalars->window_overflow};
     }
     if (job->aux_k > 0) {
@@ -200,8 +201,8 @@ static rf_status count_mine(rf_step_job *job, rf_class_rows rows, int32_t upper)
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    RF_TRY(
-        rf_codes_histogram(step->s, &step->local.codes[STEP_MAIN], rows, upper, step->histogram));
+    RF_TRY(rf_codes_histogram(step->s, &step->local.codes[RF_STEP_MAIN], rows, upper,
+                              step->histogram));
     RF_TRY(rf_copy_out(step->s, step->host_starts, step->histogram, sizeof(int64_t) * N_BINS));
     RF_TRY(rf_stream_synchronise(step->s));
 fail:
@@ -212,8 +213,8 @@ static rf_status begin_count(rf_step_job *job, rf_class_rows rows, int32_t upper
 {
     rf_status status = RF_OK;
     rf_step *step = job->step;
-    RF_TRY(
-        rf_codes_histogram(step->s, &step->local.codes[STEP_MAIN], rows, upper, step->histogram));
+    RF_TRY(rf_codes_histogram(step->s, &step->local.codes[RF_STEP_MAIN], rows, upper,
+                              step->histogram));
     RF_TRY(rf_exchange_begin(step));
 fail:
     return status;
@@ -298,8 +299,8 @@ static rf_status cut_rows(rf_step_job *job, rf_class_rows rows, int64_t k, float
     memcpy(least, &bits, sizeof *least);
     if (n > k) {
         RF_TRY(share_ties(job, rows, upper, lower, nth - above - above_low, &n_ties));
-        RF_TRY(rf_comm_agree(step->comm, rf_codes_keep(step->s, &step->local.codes[STEP_MAIN], rows,
-                                                       *least, n_ties)));
+        RF_TRY(rf_comm_agree(step->comm, rf_codes_keep(step->s, &step->local.codes[RF_STEP_MAIN],
+                                                       rows, *least, n_ties)));
     }
 fail:
     return status;

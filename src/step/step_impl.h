@@ -1,4 +1,4 @@
-/* Private to train: the work space of a step and the pieces that run on it.
+/* Private to step: the work space of a step and the pieces that run on it.
  *   step.c            the order of a step
  *   step_space.c      its memory
  *   step_encode.c     codes: the lists of a coder, BatchTopK's cut over ranks
@@ -10,37 +10,21 @@
 #ifndef REFRACT_STEP_IMPL_H
 #define REFRACT_STEP_IMPL_H
 
-#include "refract/train.h"
-
-enum {
-    STEP_MICRO_BATCH = 1024, /* tokens of the dense path at once; twice where one matrix will do */
-    STEP_DENSE_TILE = 8192,  /* latents of its backward at once: many tiles of the products, which
-                              * threads take as they come; with two for two threads the slower of
-                              * these holds up the other */
-};
-
-/* Lists of codes. */
-enum {
-    STEP_MAIN,   /* what is selected */
-    STEP_SECOND, /* MultiTopK's larger k */
-    STEP_AUX,    /* of dead latents */
-    STEP_WINDOW, /* pre-activations near their thresholds */
-    STEP_N_LISTS,
-};
+#include "refract/step.h"
 
 /* Rows of a batch: this rank's, or all of them. E: width of the target. */
 typedef struct rf_step_rows {
-    float *seen;            /* what the encoder sees [n, D] */
-    float *target;          /* y - b_dec [n, E]; the same memory as `seen` where it is the same */
-    float *g[STEP_N_LISTS]; /* dL/dy_hat of each list [n, E]; of MAIN [n, groups E] */
-    uint8_t *valid;         /* [n] */
-    float *loss;            /* |y - y_hat|^2 [n] */
-    float *extra;           /* of prefixes, of the second list, or of the gate [n] */
-    float *aux;             /* |e - e_hat|^2 [n] */
-    float *spread;          /* |y - mean|^2 [n] */
-    float *sparsity;        /* the penalty [n] */
-    int64_t *active;        /* entries of each row on the dense path [n] */
-    rf_codes codes[STEP_N_LISTS];
+    float *seen;   /* what the encoder sees [n, D] */
+    float *target; /* y - b_dec [n, E]; the same memory as `seen` where it is the same */
+    float *g[RF_STEP_N_LISTS]; /* dL/dy_hat of each list [n, E]; of MAIN [n, groups E] */
+    uint8_t *valid;            /* [n] */
+    float *loss;               /* |y - y_hat|^2 [n] */
+    float *extra;              /* of prefixes, of the second list, or of the gate [n] */
+    float *aux;                /* |e - e_hat|^2 [n] */
+    float *spread;             /* |y - mean|^2 [n] */
+    float *sparsity;           /* the penalty [n] */
+    int64_t *active;           /* entries of each row on the dense path [n] */
+    rf_codes codes[RF_STEP_N_LISTS];
 } rf_step_rows;
 
 /* Scalars in device memory. */
@@ -69,7 +53,7 @@ struct rf_step {
     float *mean;                  /* [max(D, E)] */
     float *row_shift, *row_scale; /* [n_local, sites] of the normalisation */
     uint8_t *row_class;           /* [n_local] */
-    rf_latent_index index[STEP_N_LISTS];
+    rf_latent_index index[RF_STEP_N_LISTS];
     float *gradients; /* arena: parameters of the largest coder */
     uint8_t *touched, *dead;
     int64_t *n_active;             /* [F] */
@@ -78,14 +62,15 @@ struct rf_step {
     float *entries[4];             /* [entries of MAIN] of a gated coder: pi, d_pi, d_mag, d_gain;
                                       [0] d_theta of WINDOW */
     float *h, *z, *d_z,
-        *d_gate;        /* dense path: [STEP_MICRO_BATCH, F] twice, [.., STEP_DENSE_TILE] */
+        *d_gate;        /* dense path: [RF_STEP_MICRO_BATCH, F] twice, [.., RF_STEP_DENSE_TILE] */
     int64_t *histogram; /* [65536] of BatchTopK */
     rf_step_scalars *scalars;
-    float *host_rows;              /* pinned [max(max_rows, F)] */
-    int64_t *host_starts;          /* pinned [max(max_rows + 1, 65536)] */
-    int64_t *starts[STEP_N_LISTS]; /* pinned [max_rows + size]: where rows start, for all ranks */
-    int64_t *counts, *offsets;     /* host [size]: bytes of a message */
-    int64_t *n_entries;            /* host [lists, size]: of each list and rank */
+    float *host_rows;     /* pinned [max(max_rows, F)] */
+    int64_t *host_starts; /* pinned [max(max_rows + 1, 65536)] */
+    int64_t
+        *starts[RF_STEP_N_LISTS]; /* pinned [max_rows + size]: where rows start, for all ranks */
+    int64_t *counts, *offsets;    /* host [size]: bytes of a message */
+    int64_t *n_entries;           /* host [lists, size]: of each list and rank */
 };
 
 /* One step under way. */
@@ -130,7 +115,7 @@ rf_view rf_step_seen(const rf_step_job *job, bool global);   /* [n, D] */
 rf_view rf_step_target(const rf_step_job *job, bool global); /* [n, E] */
 rf_view rf_step_g(const rf_step_job *job, int list,
                   bool global); /* [n, E], [n, groups E] of MAIN */
-/* The rows [n, E] of g[STEP_MAIN] of one group; the last is the residual times g_scale and its
+/* The rows [n, E] of g[RF_STEP_MAIN] of one group; the last is the residual times g_scale and its
  * weight, the first what reaches b_dec. */
 rf_view rf_step_g_part(const rf_step_job *job, int64_t group, bool global);
 rf_view rf_step_local(const rf_step_job *job, float *rows);       /* [n_local, E] */
@@ -139,8 +124,6 @@ rf_view rf_step_by_latent(const rf_step_job *job, float *values); /* [F] */
 rf_view rf_step_gradient(const rf_step_job *job, int idx);
 /* A vector as one row. */
 rf_view rf_step_as_rows(rf_view v);
-/* k of `coder` when its k is multiplied by `scale`: 1 .. F. */
-int64_t rf_step_k(const rf_coder *coder, double scale);
 /* Sum of n floats of the device in order, in double; synchronises. */
 rf_status rf_step_sum(rf_step *step, const float *values, int64_t n, double *out);
 /* Sum over the batch of |row - mean row|^2 of rows [n_rows, d] that every rank has. */
@@ -161,9 +144,9 @@ rf_status rf_exchange_end(rf_step *step);
 rf_status rf_exchange_queue_rows(const rf_step_job *job, const void *local, void *global,
                                  size_t row_bytes);
 /* Rows, latents and values of lists; once a step for each. The host waits for the lists. */
-rf_status rf_exchange_codes(const rf_step_job *job, const bool lists[STEP_N_LISTS]);
+rf_status rf_exchange_codes(const rf_step_job *job, const bool lists[RF_STEP_N_LISTS]);
 /* The derivatives, of lists whose codes were exchanged. */
-rf_status rf_exchange_d_values(const rf_step_job *job, const bool lists[STEP_N_LISTS]);
+rf_status rf_exchange_d_values(const rf_step_job *job, const bool lists[RF_STEP_N_LISTS]);
 
 /* Rows that are needed at once: all of begin, queue, end. Collective. */
 rf_status rf_exchange_rows(const rf_step_job *job, const void *local, void *global,
@@ -213,7 +196,7 @@ rf_view rf_step_d_pre_sums(const rf_step_job *job);
 /* ---- for both. Collective -----------------------------------------------------------------------
  */
 
-/* Main rows are being exchanged, residuals stand in local.g[STEP_MAIN] times g_scale (its last
+/* Main rows are being exchanged, residuals stand in local.g[RF_STEP_MAIN] times g_scale (its last
  * group). AuxK: its derivatives of values, metrics->aux, and its row gradients on their way to all
  * ranks; where the term is not finite it counts as 0 and job->aux_k becomes 0. May fail on one rank
  * alone: agree on what it returns. */
@@ -229,8 +212,8 @@ rf_status rf_step_norm_gradient(rf_step_job *job, float *sums);
  * to gradients of W_enc, b_enc and the threshold and to metrics->sparsity. */
 rf_status rf_step_pre_activation(rf_step_job *job);
 /* step_ghost.c. Adds to the gradients of W_enc, b_enc, W_dec and to metrics->aux. Main residuals
- * stand in local.g[STEP_MAIN], as for rf_step_aux. Nothing when nothing is dead. Rows that it adds
- * to are then touched, and had been zero or filled. */
+ * stand in local.g[RF_STEP_MAIN], as for rf_step_aux. Nothing when nothing is dead. Rows that it
+ * adds to are then touched, and had been zero or filled. */
 rf_status rf_step_ghost(rf_step_job *job);
 
 /* ---- optimiser.c -------------------------------------------------------------------------------
@@ -281,7 +264,6 @@ typedef struct rf_muon_args {
     double beta;
     float *work; /* [rf_muon_work] */
 } rf_muon_args;
-int64_t rf_muon_work(int64_t n_rows, int64_t n_cols);
 rf_status rf_muon_direction(rf_stream *s, const rf_muon_args *args);
 
 /* ---- step_update.c, step_resample.c. Local where not said otherwise. ----------------------------

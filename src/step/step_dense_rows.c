@@ -34,7 +34,7 @@ static bool is_in_place(const rf_dense_pass *d)
 
 static int64_t micro_batch_rows(const rf_dense_pass *d)
 {
-    return is_in_place(d) ? 2 * STEP_MICRO_BATCH : STEP_MICRO_BATCH;
+    return is_in_place(d) ? 2 * RF_STEP_MICRO_BATCH : RF_STEP_MICRO_BATCH;
 }
 
 static micro_batch micro_batch_at(const rf_dense_pass *d, int64_t first)
@@ -47,12 +47,12 @@ static micro_batch micro_batch_at(const rf_dense_pass *d, int64_t first)
                       .seen = rf_view_rows(rf_step_seen(job, false), first, n),
                       .target = rf_view_rows(rf_step_target(job, false), first, n),
                       .y_hat = rf_view_rows(rf_step_local(job, step->y_hat), first, n),
-                      .g = rf_view_rows(rf_step_g(job, STEP_MAIN, false), first, n),
+                      .g = rf_view_rows(rf_step_g(job, RF_STEP_MAIN, false), first, n),
                       .h = matrix(step->h, n, job->n_latents),
                       .z = matrix(is_in_place(d) ? step->h : step->z, n, job->n_latents),
                       .valid = step->local.valid + first};
     if (d->is_gated) {
-        mb.g_gate = rf_view_rows(rf_step_g(job, STEP_SECOND, false), first, n);
+        mb.g_gate = rf_view_rows(rf_step_g(job, RF_STEP_SECOND, false), first, n);
     }
     return mb;
 }
@@ -198,7 +198,7 @@ typedef struct tile {
 static tile tile_at(const rf_dense_pass *d, const micro_batch *mb, int64_t i)
 {
     const rf_step *step = d->job->step;
-    int64_t n = rf_min_i64(STEP_DENSE_TILE, d->job->n_latents - i);
+    int64_t n = rf_min_i64(RF_STEP_DENSE_TILE, d->job->n_latents - i);
     tile t = {.i = i, .n = n, .h = columns(mb->h, i, n), .d_z = matrix(step->d_z, mb->n, n)};
     if (d->is_gated) {
         t.d_gate = matrix(step->d_gate, mb->n, n);
@@ -311,7 +311,7 @@ static rf_status forward_and_backward(const rf_dense_pass *d, const micro_batch 
         RF_TRY(backward_w_dec(d, mb, 0, job->n_latents));
         RF_TRY(gate_forward(d, mb));
     }
-    for (int64_t i = 0; i < job->n_latents; i += STEP_DENSE_TILE) {
+    for (int64_t i = 0; i < job->n_latents; i += RF_STEP_DENSE_TILE) {
         RF_TRY(backward_tile(d, mb, i));
     }
 fail:
@@ -351,7 +351,7 @@ rf_status rf_dense_gradients(const rf_dense_pass *d)
         micro_batch mb = micro_batch_at(d, b);
         RF_TRY(forward_and_backward(d, &mb));
     }
-    RF_TRY(rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_step_g(job, STEP_MAIN, false),
+    RF_TRY(rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_step_g(job, RF_STEP_MAIN, false),
                                                   .out = rf_step_gradient(job, RF_CODER_B_DEC),
                                                   .alpha = 1.0f}));
     RF_TRY(rf_row_sum(step->s, &(rf_row_sum_args){.x = rf_step_target(job, false),

@@ -1,6 +1,6 @@
 /* Mistakes that other trainers make, as in test_losses.c. Here: thresholds, gates, ghost gradients,
  * penalties. */
-#include "train/small_coder.h"
+#include "step/small_coder.h"
 
 /* ---- JumpReLU ---------------------------------------------------------------------------------
  */

@@ -3,7 +3,7 @@
 #ifndef REFRACT_GRADIENT_CASE_H
 #define REFRACT_GRADIENT_CASE_H
 
-#include "train/naive.h"
+#include "step/naive.h"
 
 static rf_comm *comm; /* of the test that includes this */
 
