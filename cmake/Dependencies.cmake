@@ -80,4 +80,8 @@ elseif(NOT REFRACT_CUDA STREQUAL "OFF")
       "${NCCL_LIBRARY}); CMAKE_CUDA_COMPILER and CMAKE_PREFIX_PATH say where they are")
   endif()
 endif()
+if(REFRACT_CUDA STREQUAL "AUTO" AND CMAKE_CUDA_COMPILER AND NOT REFRACT_HAS_CUDA)
+  message(WARNING "there is nvcc, but not all else that the CUDA backend needs (toolkit 12 or later: "
+    "${CUDAToolkit_VERSION}, cuBLAS: ${CUDA_cublas_LIBRARY}, NCCL: ${NCCL_LIBRARY}): it is left out")
+endif()
 message(STATUS "CUDA backend: ${REFRACT_HAS_CUDA}")

@@ -36,9 +36,10 @@ rf_status rf_cuda_checked(cudaError_t code, const char *what)
     (void)cudaGetLastError(); /* said here: the next call begins without it */
     if (code == cudaErrorMemoryAllocation) {
         return rf_error_raise(RF_ERR_NO_MEMORY, __FILE__, __LINE__,
-                              "%s: the GPU is out of memory; take fewer coders at once "
-                              "(train.coders_at_once), a smaller train.batch_tokens or more ranks; "
-                              "`refract plan` says what a run takes",
+                              "%s: the GPU is out of memory; take smaller groups of pictures "
+                              "(activations.group_pictures) or more ranks and, where it trains, "
+                              "fewer coders at once (train.coders_at_once) or a smaller "
+                              "train.batch_tokens; `refract plan` says what training takes",
                               what);
     }
     return rf_error_raise(RF_ERR_BUG, __FILE__, __LINE__, "%s: %s (%s)", what,
@@ -63,7 +64,7 @@ rf_status rf_cuda_launched(rf_stream *s, const char *op)
 /* ---- memory -------------------------------------------------------------------------------- */
 
 /* Bytes that cannot be had, with what there is. */
-static rf_status no_room(cudaError_t code, size_t n_bytes)
+static rf_status no_room(cudaError_t code, rf_memory kind, size_t n_bytes)
 {
     char what[128];
     size_t free_bytes = 0, all_bytes = 0;
@@ -71,6 +72,12 @@ static rf_status no_room(cudaError_t code, size_t n_bytes)
         return rf_cuda_checked(code, "memory");
     }
     (void)cudaGetLastError();
+    if (kind == RF_MEMORY_PINNED) {
+        return rf_error_raise(RF_ERR_NO_MEMORY, __FILE__, __LINE__,
+                              "%.3f GB asked for: the host has no more memory to pin for copies to "
+                              "the GPU (`ulimit -l`, or memory of the job)",
+                              (double)n_bytes * 1e-9);
+    }
     if (cudaMemGetInfo(&free_bytes, &all_bytes) != cudaSuccess) {
         free_bytes = all_bytes = 0;
     }
@@ -109,10 +116,10 @@ static rf_status cuda_alloc(rf_backend *be, rf_memory kind, size_t n_bytes, void
     (void)be;
     *out = NULL;
     if (kind == RF_MEMORY_PINNED) {
-        RF_TRY(no_room(cudaMallocHost(&p, n), n));
+        RF_TRY(no_room(cudaMallocHost(&p, n), kind, n));
         memset(p, 0, n);
     } else {
-        RF_TRY(no_room(cudaMalloc(&p, n), n));
+        RF_TRY(no_room(cudaMalloc(&p, n), kind, n));
         RF_CUDA_TRY(cudaMemset(p, 0, n));
         RF_CUDA_TRY(cudaStreamSynchronize(NULL)); /* our streams do not wait for this one */
     }
@@ -155,7 +162,7 @@ rf_status rf_cuda_scratch(rf_stream *s, size_t n_bytes, void **out)
         }
         cuda->scratch = NULL;
         cuda->scratch_bytes = 0;
-        RF_TRY_DOING(no_room(cudaMalloc(&cuda->scratch, n), n), "scratch memory");
+        RF_TRY_DOING(no_room(cudaMalloc(&cuda->scratch, n), RF_MEMORY_DEVICE, n), "scratch memory");
         cuda->scratch_bytes = n;
     }
     *out = cuda->scratch;
@@ -171,7 +178,8 @@ rf_status rf_cuda_want_blas(rf_stream *stream)
         return RF_OK;
     }
     if (s->blas_work == NULL) {
-        RF_TRY(no_room(cudaMalloc(&s->blas_work, RF_CUDA_BLAS_BYTES), RF_CUDA_BLAS_BYTES));
+        RF_TRY(no_room(cudaMalloc(&s->blas_work, RF_CUDA_BLAS_BYTES), RF_MEMORY_DEVICE,
+                       RF_CUDA_BLAS_BYTES));
     }
     if (s->blas == NULL) {
         RF_TRY(rf_cublas_checked(cublasCreate(&s->blas), "cublasCreate"));
@@ -470,18 +478,52 @@ fail:
     return status;
 }
 
+/* How many there are: one or more. */
+static rf_status count_devices(int *out)
+{
+    rf_status status = RF_OK;
+    int driver = 0;
+
+    *out = 0;
+    const cudaError_t code = cudaGetDeviceCount(out);
+    if (code == cudaSuccess && *out > 0) {
+        return RF_OK;
+    }
+    (void)cudaGetLastError();
+    const char *why = code == cudaSuccess ? "the driver has none" : cudaGetErrorString(code);
+    if (code == cudaErrorInsufficientDriver &&
+        (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)) {
+        why = "there is no driver";
+    }
+    RF_FAIL(RF_ERR_NOT_FOUND, "no GPU to compute on: %s; the other device is cpu", why);
+fail:
+    return status;
+}
+
+/* Kernels are compiled for Ampere and what came after it. */
+static rf_status check_capability(int device)
+{
+    enum { OLDEST = 8 };
+    rf_status status = RF_OK;
+    const int major = attribute(cudaDevAttrComputeCapabilityMajor, device);
+    if (major < OLDEST) {
+        RF_FAIL(RF_ERR_NOT_FOUND,
+                "no GPU to compute on: device %d has compute capability %d.%d, and %d.0 is needed; "
+                "the other device is cpu",
+                device, major, attribute(cudaDevAttrComputeCapabilityMinor, device), OLDEST);
+    }
+fail:
+    return status;
+}
+
 static rf_status open_device(int number, rf_cuda_backend **out)
 {
     rf_status status = RF_OK;
     gpu *device = NULL;
-    int n_devices = 0;
+    int n_devices;
 
-    const cudaError_t code = cudaGetDeviceCount(&n_devices);
-    if (code != cudaSuccess || n_devices == 0) {
-        (void)cudaGetLastError();
-        RF_FAIL(RF_ERR_UNSUPPORTED, "no GPU to compute on: %s; take the CPU (train.device: cpu)",
-                code == cudaSuccess ? "the driver has none" : cudaGetErrorString(code));
-    }
+    RF_TRY(count_devices(&n_devices));
+    RF_TRY(check_capability(number % n_devices));
     RF_ALLOC(device, 1);
     (void)pthread_mutex_init(&device->lock, NULL); /* with default attributes it cannot fail */
     rf_cuda_backend *be = &device->base;

@@ -283,6 +283,9 @@ static rf_status choose_way(const rf_comm *comm, rf_ranks *r)
     } else if (wish.is_auto) {
         RF_TRY(find_shared_gpu(comm, r->device, &is_shared));
         r->way = is_shared ? RF_RANKS_HOST : RF_RANKS_NCCL;
+        if (is_shared && r->rank == 0) {
+            rf_log(RF_LOG_INFO, "ranks share a GPU: they exchange through the host's memory");
+        }
     }
 fail:
     return status;

@@ -56,8 +56,9 @@ typedef enum rf_device { RF_DEVICE_AUTO, RF_DEVICE_CPU, RF_DEVICE_CUDA } rf_devi
 extern const char *const rf_device_names[]; /* ends in NULL */
 
 /* The backend of `device`. Ranks of `comm` on one host take its GPUs in turn; NULL: this process is
- * alone. `n_threads` of the CPU, 0: what OpenMP says. Collective. Errors: UNSUPPORTED (a build
- * without CUDA, no GPU). */
+ * alone. `n_threads` of the CPU, 0: what OpenMP says. AUTO says in the log why a build with CUDA
+ * computes on the CPU. Collective. Errors: UNSUPPORTED (a build without CUDA), NOT_FOUND (no GPU
+ * that this build has kernels for). */
 rf_status rf_backend_create(rf_device device, const rf_comm *comm, int n_threads, rf_backend **out);
 /* The CPU's alone, which needs no other rank. Local. */
 rf_status rf_backend_cpu_create(int n_threads, rf_backend **out);

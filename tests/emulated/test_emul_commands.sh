@@ -87,6 +87,13 @@ done
 close 1e-4 eval cpu.txt cuda.txt
 ! cmp -s cpu.txt cuda.txt || fail "train.device= has no effect on eval: not a bit differs"
 
+# `auto` says why it is the CPU that computes; a GPU without kernels for it is none.
+REFRACT_EMUL_DEVICES=0 "$emulated" eval run train.device=auto >eval-auto.txt 2>log.txt || { cat log.txt; fail "eval on auto"; }
+grep -q "no GPU to compute on" log.txt || fail "auto does not say why it takes the CPU"
+cmp run/eval.json cpu.json || fail "auto without a GPU: other figures than the CPU's"
+REFRACT_EMUL_FAIL=cudaDeviceGetAttribute:1 expect_exit 1 "$emulated" eval run train.device=cuda
+expect_in err.txt "has compute capability 0.0, and 8.0 is needed"
+
 # What is no device.
 for command in "activations model pictures/blobs/00.png hooks=hook_embed out=x.safetensors" \
     "check model against=cpu.safetensors" "zero-shot clip names=classes.txt out=x.safetensors"; do
