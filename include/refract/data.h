@@ -204,7 +204,8 @@ typedef struct rf_session {
 
 /* The model of `folder` on `device`, the CPU with `n_threads` (0: what OpenMP says), for the
  * pictures that its preprocessing makes. `opts` (may be NULL) as for rf_vit_open; image sizes of 0
- * are the preprocessing's. Local. Errors: UNSUPPORTED, NOT_FOUND (no such device), those of rf_vit_open. */
+ * are the preprocessing's. Local. Errors: UNSUPPORTED, NOT_FOUND (no such device), those of
+ * rf_vit_open. */
 rf_status rf_session_open(const char *folder, rf_device device, int n_threads,
                           const rf_vit_opts *opts, rf_session *out);
 /* Load, transform and copy in pictures: `images` [n, 3, H, W] (device) is valid until the next

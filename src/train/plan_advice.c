@@ -140,10 +140,15 @@ rf_status rf_plan_append_advice(rf_plan *p, const rf_plan_layout *set, rf_str *o
 {
     rf_status status = RF_OK;
     char all[32], here[32];
+    rf_str changes = {0};
     bool any = false;
 
     rf_format_bytes(set->memory.all, all);
     rf_format_bytes(p->free_bytes, here);
+    if (!p->on_device && p->settings->train.device == RF_DEVICE_AUTO) {
+        return rf_str_append(out, "that is on this CPU; for GPUs elsewhere say their train.device "
+                                  "and device_memory=80GB\n");
+    }
     if (!p->on_device) {
         return RF_OK;
     }
@@ -154,11 +159,15 @@ rf_status rf_plan_append_advice(rf_plan *p, const rf_plan_layout *set, rf_str *o
     if (rf_plan_fits(p, set)) {
         return rf_str_append(out, "that fits: %s of %s\n", all, here);
     }
-    RF_TRY(rf_str_append(out, "that does NOT fit: %s of %s; one of these would\n", all, here));
-    RF_TRY(append_changes(p, set, &any, out));
-    if (!any) {
+    RF_TRY(append_changes(p, set, &any, &changes));
+    RF_TRY(rf_str_append(out, "that does NOT fit: %s of %s; %s\n", all, here,
+                         any ? "one of these would" : "no change would alone"));
+    if (any) {
+        RF_TRY(rf_str_append(out, "%s", changes.data));
+    } else {
         RF_TRY(append_largest_part(&set->memory, out));
     }
 fail:
+    rf_str_fini(&changes);
     return status;
 }

@@ -234,12 +234,15 @@ static void compare_row_near(shadow_call *c, const shadow_array *a, int64_t row,
     if (memcmp(got, want, (size_t)(n * bytes)) == 0) {
         return;
     }
-    const double tol = a->tol * c->tol_scale;
+    double tol = a->tol * c->tol_scale;
     const row_sums sums = sum_row(a, got, want, n);
     const double norm = fmax(sums.norm, floor);
     const double error = sums.error == 0.0 ? 0.0 : sums.error / norm; /* inf where norm is 0 */
     c->worst = fmax(c->worst, error);
     c->has_other_bits = c->has_other_bits || sums.error > 0.0;
+    if (c->row_tol != NULL && !(error <= tol)) {
+        tol += c->row_tol(c, a, row) * c->tol_scale;
+    }
     if (sums.odd < 0 && error <= tol) {
         return;
     }

@@ -1,10 +1,21 @@
-/* What rows of the table cannot say: arrays of encode and of ranks, by how much products may
- * differ, and what may happen at a bend: an entry may be selected by one side alone, or a gate be
- * open for one alone, where rounding decides. */
+/* What rows of the table cannot say: arrays of encode and of ranks, by how much products and
+ * scores may differ, and what may happen at a bend: an entry may be selected by one side alone, or
+ * a gate be open for one alone, where rounding decides. */
 #include "shadow_impl.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
+
+static const shadow_array *find(const shadow_call *c, const char *name, int list)
+{
+    for (int i = 0; i < c->n_arrays; i++) {
+        if (c->arrays[i].list == list && strcmp(c->arrays[i].name, name) == 0) {
+            return &c->arrays[i];
+        }
+    }
+    return NULL;
+}
 
 /* ---- products ------------------------------------------------------------------------------ */
 
@@ -58,17 +69,79 @@ void shadow_measure_products(shadow_call *c)
     c->tol_scale = args->products == RF_PRODUCTS_TF32 ? of_tf32 : 1.0;
 }
 
-/* ---- encode -------------------------------------------------------------------------------- */
+/* ---- scores -------------------------------------------------------------------------------- */
 
-static const shadow_array *find(const shadow_call *c, const char *name, int list)
+/* Weights behind the largest score by more are below 1e-13, whatever their scores' rounding. */
+static const double far_behind = 30.0;
+
+typedef struct head_row {
+    int64_t picture, head, query;
+} head_row;
+
+/* A score, and its terms' magnitudes added up: what its rounding follows. */
+typedef struct score {
+    double sum, size;
+} score;
+
+/* As it was sent: by now the reference may have written over it. */
+static double sent_element(const shadow_call *c, const shadow_array *a, int64_t at)
 {
-    for (int i = 0; i < c->n_arrays; i++) {
-        if (c->arrays[i].list == list && strcmp(c->arrays[i].name, name) == 0) {
-            return &c->arrays[i];
-        }
-    }
-    return NULL;
+    float x;
+    memcpy(&x, c->stream->sent + a->at + at * (int64_t)sizeof x, sizeof x);
+    return (double)x;
 }
+
+static score score_of(const shadow_call *c, head_row row, int64_t key)
+{
+    const rf_attention_args *args = c->args;
+    const shadow_array *q = find(c, "q", -1), *k = find(c, "k", -1), *bias = find(c, "bias", -1);
+    const int64_t q_at = row.picture * q->stride[0] + row.query * q->stride[1] +
+                         row.head * q->stride[2],
+                  k_at = row.picture * k->stride[0] + key * k->stride[1] + row.head * k->stride[2];
+    score s = {0};
+    for (int64_t i = 0; i < q->shape[3]; i++) {
+        const double term = (double)args->scale * sent_element(c, q, q_at + i * q->stride[3]) *
+                            sent_element(c, k, k_at + i * k->stride[3]);
+        s.sum += term;
+        s.size += fabs(term);
+    }
+    if (bias != NULL) {
+        const double b = sent_element(c, bias,
+                                      row.head % bias->shape[0] * bias->stride[0] +
+                                          row.query * bias->stride[1] + key * bias->stride[2]);
+        s.sum += b;
+        s.size += fabs(b);
+    }
+    return s;
+}
+
+/* exp makes of a score's error, half an epsilon of its size on either side, one of its weight. */
+static double rounding_of_scores(const shadow_call *c, const shadow_array *a, int64_t row)
+{
+    const bool is_pattern = strcmp(a->name, "pattern") == 0; /* [B, H, Tq, T]; z: [B, Tq, H, dh] */
+    const int64_t outer = row / a->shape[2], inner = row % a->shape[2];
+    const head_row at = {.picture = outer / a->shape[1],
+                         .head = is_pattern ? outer % a->shape[1] : inner,
+                         .query = is_pattern ? inner : outer % a->shape[1]};
+    const int64_t n_keys = find(c, "k", -1)->shape[1];
+    double most = -INFINITY, size = 0.0;
+    for (int64_t j = 0; j < n_keys; j++) {
+        most = fmax(most, score_of(c, at, j).sum);
+    }
+    for (int64_t j = 0; j < n_keys; j++) {
+        const score s = score_of(c, at, j);
+        size = s.sum >= most - far_behind && isfinite(s.size) ? fmax(size, s.size) : size;
+    }
+    return size * (double)FLT_EPSILON;
+}
+
+void shadow_measure_scores(shadow_call *c)
+{
+    shadow_allow_tf32(c);
+    c->row_tol = rounding_of_scores;
+}
+
+/* ---- encode -------------------------------------------------------------------------------- */
 
 /* A row's entries as one side has them. */
 typedef struct entries {

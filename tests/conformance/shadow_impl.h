@@ -156,7 +156,9 @@ typedef struct shadow_call {
     size_t n_bytes;   /* of the images */
     double tol_scale; /* tolerances are multiplied by it */
     double floor;     /* of the norm of a row; < 0: 1 % of the rows' root mean square */
-    void *args;       /* the device's, of the table's type */
+    /* What a row may be away beyond its tolerance, for what was sent; asked when it is. Or NULL. */
+    double (*row_tol)(const struct shadow_call *c, const shadow_array *a, int64_t row);
+    void *args;                           /* the device's, of the table's type */
     void (*check)(struct shadow_call *c); /* of what is SPACE, or NULL */
     bool has_failed, has_other_bits;
     double worst; /* error by row, of what has a tolerance */
@@ -359,6 +361,7 @@ void shadow_collect_encode(shadow_call *c);
 void shadow_allow_bends(shadow_call *c);
 void shadow_measure_products(shadow_call *c);
 void shadow_allow_tf32(shadow_call *c);
+void shadow_measure_scores(shadow_call *c);
 void shadow_allow_tf32_grad(shadow_call *c);
 void shadow_collect_gather(shadow_call *c);
 void shadow_collect_exchange(shadow_call *c);

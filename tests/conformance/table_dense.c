@@ -11,7 +11,7 @@ SHADOW_STRUCT(matmul, rf_matmul_args, IN(a), IN(b), IN(bias), OUT(c, SUMS),
 SHADOW_STRUCT(layer_norm, rf_layer_norm_args, IN(x), IN(weight), IN(bias), IN(divisor),
               OUT(y, CHAINS), OUT(scale, SUMS))
 SHADOW_STRUCT(attention, rf_attention_args, IN(q), IN(k), IN(v), IN(bias), OUT(z, CHAINS),
-              OUT(pattern, CHAINS), HOOK(shadow_allow_tf32))
+              OUT(pattern, CHAINS), HOOK(shadow_measure_scores))
 SHADOW_STRUCT(attention_scores, rf_attention_args, IN(q), IN(k), IN(bias), OUT(pattern, CHAINS),
               HOOK(shadow_allow_tf32))
 SHADOW_STRUCT(attention_mix, rf_attention_args, IN(pattern), IN(v), OUT(z, CHAINS),

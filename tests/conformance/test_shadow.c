@@ -145,6 +145,46 @@ static void rounding_is_allowed_where_bits_are_not_promised_and_no_more(void **s
     assert_caught("matmul: c: ", "nan");
 }
 
+static rf_status attention_off(rf_stream *t, const rf_attention_args *args)
+{
+    rf_status status = right->attention(t, args);
+    float *z = (float *)args->z.data + 2 * at_fault;
+    z[0] *= (float)(1.0 + off_by);
+    z[1] *= (float)(1.0 + off_by);
+    return status;
+}
+
+/* Scores of query 0 are of size 1000, and may cost as many epsilons, 1.2e-4. Those of query 1 are
+ * of size 1, but for one behind a mask, which weighs nothing. */
+static void attention_may_be_off_by_the_rounding_of_its_scores_row_by_row(void **state)
+{
+    (void)state;
+    float q[4] = {1000, -1000, 1, -1}, k[6] = {0.5f, -0.5f, 0.5f, -0.499f, 0.4f, -0.6f};
+    float v[6] = {1, 2, 3, 4, 5, 6}, bias[6] = {0, 0, 0, 0, 0, -1e5f}, z[4];
+    const int64_t queries[] = {1, 2, 1, 2}, keys[] = {1, 3, 1, 2};
+    const rf_attention_args args = {.q = rf_view_nd(q, RF_F32, 4, queries),
+                                    .k = rf_view_nd(k, RF_F32, 4, keys),
+                                    .v = rf_view_nd(v, RF_F32, 4, keys),
+                                    .bias = rf_view_nd(bias, RF_F32, 3, (int64_t[]){1, 2, 3}),
+                                    .z = rf_view_nd(z, RF_F32, 4, queries),
+                                    .scale = 1};
+    ops.attention = attention_off;
+    at_fault = 0;
+    off_by = 1e-4;
+    OK(rf_attention(s, &args));
+    assert_clean();
+    off_by = 2e-4;
+    OK(rf_attention(s, &args));
+    assert_caught("attention: z: row 0 ", "of its norm");
+    at_fault = 1;
+    off_by = 5e-6;
+    OK(rf_attention(s, &args));
+    assert_clean();
+    off_by = 2e-5;
+    OK(rf_attention(s, &args));
+    assert_caught("attention: z: row 1 ", "of its norm");
+}
+
 static rf_status norm_never_written(rf_stream *t, const rf_layer_norm_args *args)
 {
     (void)t;
@@ -462,6 +502,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(one_bit_of_an_exact_operation_is_caught),
         TEST(rounding_is_allowed_where_bits_are_not_promised_and_no_more),
+        TEST(attention_may_be_off_by_the_rounding_of_its_scores_row_by_row),
         TEST(an_output_that_is_left_alone_is_caught),
         TEST(writes_between_rows_before_and_behind_are_caught),
         TEST(inputs_that_change_are_caught),

@@ -44,7 +44,7 @@ bool emul_pinned_free(void *p);
 bool emul_touches_device(const void *p, size_t n_bytes);
 int emul_device_of(const void *p); /* -1: none */
 
-/* ---- cudart_streams.c: all under the lock ---------------------------------------------------- */
+/* ---- cudart_streams.c, cudart_order.c: all under the lock ------------------------------------ */
 /* Runs all work on all streams, also of other devices. False: the device broke. */
 void emul_finish_all(void);
 void emul_finish_stream(cudaStream_t stream);
@@ -57,8 +57,7 @@ bool emul_is_host_range_queued(const void *p, size_t n_bytes);
 void emul_push_copy(cudaStream_t stream, const char *name, void (*run)(void *), void *arg,
                     void (*drop)(void *), const void *host, size_t host_bytes);
 
-/* ---- gpu_emul.cpp -----------------------------------------------------------------------------
- */
+/* ---- emul_schedule.cpp ----------------------------------------------------------------------- */
 /* "kernel k, block (0,0,0), thread (5,0,0)" into `text`; "" if none runs. */
 void emul_kernel_where(char *text, size_t text_bytes);
 /* Whether `p` lies in the guard below a stack of a kernel's thread. */

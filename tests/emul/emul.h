@@ -2,10 +2,11 @@
  * know of each other. Environment:
  *
  *     REFRACT_EMUL_ORDER    forward | reverse | random | lockstep: how the threads of a block take
- *                           turns (gpu_emul.cpp); REFRACT_EMUL_SEED for random
+ *                           turns (emul_schedule.cpp); REFRACT_EMUL_SEED for random
  *     REFRACT_EMUL_STREAMS  newest | oldest | random | ahead | eager: which stream of those that
- * may run does; ahead: first all others than the one that is waited for; eager runs everything at
- * once and finds fewer bugs REFRACT_EMUL_DEVICES  how many devices there are (1); 0: none
+ *                           may run does (cudart_order.c); ahead: first all others than the one
+ *                           that is waited for; eager: everything at once, finds fewer bugs
+ *     REFRACT_EMUL_DEVICES  how many devices there are (1); 0: none
  *     REFRACT_EMUL_MEMORY   bytes of each (8 GiB)
  *     REFRACT_EMUL_REPORT   set: at the end, the most bytes of each device that were in use
  *     REFRACT_EMUL_FAIL     "cudaMalloc:3,kernel:5": the third call of cudaMalloc fails, the fifth
@@ -38,6 +39,8 @@ void emul_push(cudaStream_t stream, const char *name, void (*run)(void *), void 
  * on. */
 void emul_push_until(cudaStream_t stream, const char *name, bool (*step)(void *), void *arg,
                      void (*drop)(void *));
+/* Let one piece of queued work run; false: none can. */
+bool emul_go_on(void);
 
 /* Whether all `n_bytes` from `p` on belong to one live allocation of device memory. 0 bytes: `p`
  * lies in one or at its end. */

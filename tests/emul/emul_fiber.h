@@ -1,4 +1,4 @@
-/* Fibers: stacks that take turns on one thread of the host. Private to gpu_emul.cpp. */
+/* Fibers: stacks that take turns on one thread of the host. Private to emul_*.cpp. */
 #ifndef REFRACT_EMUL_FIBER_H
 #define REFRACT_EMUL_FIBER_H
 

@@ -1,5 +1,5 @@
 /* What the race checker (ThreadSanitizer) looks at: everything, or with REFRACT_EMUL_RACES a
- * sample. In other builds: nothing. Private to gpu_emul.cpp. */
+ * sample. In other builds: nothing. Private to emul_*.cpp. */
 #ifndef REFRACT_EMUL_RACES_H
 #define REFRACT_EMUL_RACES_H
 
@@ -7,6 +7,8 @@
 #include "gpu_emul.h"
 
 #if EMUL_TSAN
+#include <sanitizer/tsan_interface.h>
+
 extern "C" {
 void AnnotateIgnoreReadsBegin(const char *file, int line);
 void AnnotateIgnoreReadsEnd(const char *file, int line);
@@ -39,6 +41,29 @@ EMUL_UNSEEN static inline void emul_races_end_thread(bool watched)
     if (!watched) {
         AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
         AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+    }
+#endif
+}
+
+/* What was done before `release` of a point lies before what follows `acquire` of it. */
+EMUL_UNSEEN static inline void emul_races_release(char *point, bool watched)
+{
+    (void)point;
+    (void)watched;
+#if EMUL_TSAN
+    if (watched) {
+        __tsan_release(point);
+    }
+#endif
+}
+
+EMUL_UNSEEN static inline void emul_races_acquire(char *point, bool watched)
+{
+    (void)point;
+    (void)watched;
+#if EMUL_TSAN
+    if (watched) {
+        __tsan_acquire(point);
     }
 #endif
 }

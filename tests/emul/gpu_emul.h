@@ -1,5 +1,6 @@
 /* CUDA's kernel language for a host compiler (C++17): the built-ins that cuda/gpu_port.h allows.
- * Every thread of a block is a fiber (gpu_emul.cpp); launches queue on the stand-in's streams. */
+ * Every thread of a block is a fiber (emul_schedule.cpp); launches queue on the stand-in's streams.
+ */
 #ifndef REFRACT_GPU_EMUL_H
 #define REFRACT_GPU_EMUL_H
 

@@ -44,7 +44,7 @@ c_files() {
     shift
     for folder in "$@"; do
         if [[ -d $tree/$folder ]]; then
-            (cd "$tree" && find "$folder" -type f \( -name '*.c' -o -name '*.h' -o -name '*.cu' \))
+            (cd "$tree" && find "$folder" -type f \( -name '*.c' -o -name '*.h' -o -name '*.cu' -o -name '*.cpp' \))
         fi
     done | LC_ALL=C sort
 }
