@@ -1,8 +1,10 @@
 /* Pictures a second of decode + transform as CLIP wants it (shorter side to 224 bicubic, centre
  * crop, normalised), from files in memory: exact, fast_decode, and libjpeg-turbo's decoding alone,
  * which no exact reader can do without. bench_images [folder=DIR] [threads=N] [rounds=N]
- * [brief=true] Without a folder: one JPEG of 500 x 375 that is made here. Every part has its turn
- * in every round; brief prints a line "part pictures/s" for each, for scripts. */
+ * [only=PART] [brief=true] Without a folder: one JPEG of 500 x 375 that is made here. Every part
+ * has its turn in every round, or one alone, for a profiler, and how far fast is from exact is said
+ * at the end; brief prints a line "part pictures/s" for each, for scripts. */
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +28,7 @@ typedef struct bench {
     file *files;
     int64_t n_files, n_threads, n_rounds;
     char folder[RF_PATH_LEN];
+    int first_part, n_parts; /* those that have turns */
     bool is_brief;
     double times[N_PARTS][MAX_ROUNDS];
 } bench;
@@ -208,23 +211,76 @@ static void print_parts(bench *b)
     if (!b->is_brief) {
         printf("%d pictures, %d threads, %d rounds; ms of a picture\n", (int)b->n_files,
                (int)b->n_threads, (int)b->n_rounds);
-        printf("%-8s %9s %9s %9s %12s %16s\n", "part", "min", "median", "max", "pictures/s",
-               "part / decode");
+        printf("%-8s %9s %9s %9s %12s%s\n", "part", "min", "median", "max", "pictures/s",
+               b->n_parts == N_PARTS ? "    part / decode" : "");
     }
-    for (int part = 0; part < N_PARTS; part++) {
+    const int end = b->first_part + b->n_parts;
+    for (int part = b->first_part; part < end; part++) {
         qsort(b->times[part], (size_t)b->n_rounds, sizeof(double), compare);
         median[part] = b->times[part][b->n_rounds / 2];
     }
-    for (int part = 0; part < N_PARTS; part++) {
+    for (int part = b->first_part; part < end; part++) {
         const double *t = b->times[part];
         if (b->is_brief) {
             printf("%s %.1f\n", part_names[part], n / median[part]);
         } else {
-            printf("%-8s %9.3f %9.3f %9.3f %12.0f %16.2f\n", part_names[part], 1e3 * t[0] / n,
-                   1e3 * median[part] / n, 1e3 * t[b->n_rounds - 1] / n, n / median[part],
-                   median[part] / median[2]);
+            printf("%-8s %9.3f %9.3f %9.3f %12.0f", part_names[part], 1e3 * t[0] / n,
+                   1e3 * median[part] / n, 1e3 * t[b->n_rounds - 1] / n, n / median[part]);
+            if (b->n_parts == N_PARTS) {
+                printf(" %16.2f", median[part] / median[N_PARTS - 1]);
+            }
+            printf("\n");
         }
     }
+}
+
+/* What a model sees of fast less what it sees of exact, over all files. */
+static rf_status print_difference(const bench *b)
+{
+    rf_status status = RF_OK;
+    enum { SIDE = 224, N = 3 * SIDE * SIDE };
+    rf_image_reader *readers[2] = {NULL, NULL};
+    uint8_t *bytes = NULL;
+    float levels[3 * 256];
+    double sum = 0.0, worst = 0.0;
+    RF_ALLOC(bytes, 2 * N);
+    RF_TRY(rf_image_reader_create(&clip, false, &readers[0]));
+    RF_TRY(rf_image_reader_create(&clip, true, &readers[1]));
+    rf_transform_levels(&clip, levels);
+    for (int64_t i = 0; i < b->n_files; i++) {
+        const file *f = &b->files[i];
+        for (int way = 0; way < 2; way++) {
+            RF_TRY(
+                rf_image_reader_read(readers[way], f->bytes, f->n_bytes, f->name, bytes + way * N));
+        }
+        for (int k = 0; k < N; k++) {
+            const float *row = levels + 256 * (k % 3);
+            const double d = fabs((double)row[bytes[N + k]] - (double)row[bytes[k]]);
+            sum += d;
+            worst = fmax(worst, d);
+        }
+    }
+    printf("fast - exact, normalised pixels: mean %.4f, largest %.2f\n",
+           sum / (double)(b->n_files * N), worst);
+fail:
+    rf_image_reader_destroy(readers[0]);
+    rf_image_reader_destroy(readers[1]);
+    rf_free(bytes);
+    return status;
+}
+
+static rf_status choose_part(const char *name, bench *b)
+{
+    rf_status status = RF_OK;
+    b->n_parts = 1;
+    for (b->first_part = 0; b->first_part < N_PARTS; b->first_part++) {
+        if (strcmp(name, part_names[b->first_part]) == 0) {
+            return RF_OK;
+        }
+    }
+    RF_REQUIRE(false, "only=%s: expected exact, fast or decode", name);
+fail:
+    return status;
 }
 
 static rf_status read_arguments(int argc, char **argv, bench *b)
@@ -232,6 +288,7 @@ static rf_status read_arguments(int argc, char **argv, bench *b)
     rf_status status = RF_OK;
     b->n_threads = 1;
     b->n_rounds = 15;
+    b->n_parts = N_PARTS;
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "folder=", 7) == 0) {
             RF_TRY(rf_format(b->folder, sizeof b->folder, "%s", argv[i] + 7));
@@ -239,10 +296,13 @@ static rf_status read_arguments(int argc, char **argv, bench *b)
             RF_TRY(rf_parse_i64(argv[i] + 8, &b->n_threads));
         } else if (strncmp(argv[i], "rounds=", 7) == 0) {
             RF_TRY(rf_parse_i64(argv[i] + 7, &b->n_rounds));
+        } else if (strncmp(argv[i], "only=", 5) == 0) {
+            RF_TRY(choose_part(argv[i] + 5, b));
         } else if (strcmp(argv[i], "brief=true") == 0) {
             b->is_brief = true;
         } else {
-            RF_REQUIRE(false, "%s: expected folder=DIR, threads=N, rounds=N or brief=true",
+            RF_REQUIRE(false,
+                       "%s: expected folder=DIR, threads=N, rounds=N, only=PART or brief=true",
                        argv[i]);
         }
     }
@@ -267,11 +327,14 @@ static rf_status run_all(int argc, char **argv, bench *b)
         b->n_threads = 1;
     }
     for (int64_t i = -1; i < b->n_rounds; i++) { /* one to warm up */
-        for (int part = 0; part < N_PARTS; part++) {
+        for (int part = b->first_part; part < b->first_part + b->n_parts; part++) {
             RF_TRY(run_part(b, part, i < 0 ? &ignored : &b->times[part][i]));
         }
     }
     print_parts(b);
+    if (!b->is_brief && b->n_parts == N_PARTS) {
+        RF_TRY(print_difference(b));
+    }
 fail:
     return status;
 }

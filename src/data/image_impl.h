@@ -75,6 +75,10 @@ rf_status rf_transform_picture(const rf_transform *t, rf_resize_scratch *scratch
                                const rf_picture *picture, uint8_t *out);
 rf_status rf_transform_planes(const rf_transform *t, rf_resize_scratch *scratch,
                               const rf_picture_planes *planes, uint8_t *out);
+/* Rows of `n` samples of three planes to `n` pixels: of JFIF's luma and chroma, each channel within
+ * 0.53 of a level of what the real numbers give; and of red, green and blue. */
+void rf_transform_ycbcr(const uint8_t *const planes[3], int64_t n, uint8_t *to);
+void rf_transform_rgb(const uint8_t *const planes[3], int64_t n, uint8_t *to);
 /* The least size that a picture may be decoded at, so that nothing is blown up that was not before.
  */
 void rf_transform_least(const rf_transform *t, int64_t *height, int64_t *width);

@@ -10,7 +10,10 @@
 
 #include <string.h>
 
-enum { LANES = 8, BLOCK_PIXELS = 16 };
+enum { LANES = 8, BLOCK_PIXELS = 16, DOWN_BYTES = 32 };
+
+/* Bytes that are whole pairs of pixels, of the 16 that are loaded. */
+#define STEP_BYTES(n_channels) ((n_channels) == 3 ? 12 : 16)
 
 #define ALWAYS static inline __attribute__((always_inline))
 
@@ -83,17 +86,39 @@ ALWAYS __m128i load_bytes(const uint8_t *src, int64_t n)
     return _mm_loadu_si128((const __m128i *)(const void *)bytes);
 }
 
+ALWAYS void shuffle_words(const __m128i from[LANES], __m128i to[LANES])
+{
+    for (int i = 0; i < LANES / 2; i++) {
+        to[2 * i] = _mm_unpacklo_epi16(from[i], from[i + LANES / 2]);
+        to[2 * i + 1] = _mm_unpackhi_epi16(from[i], from[i + LANES / 2]);
+    }
+}
+
 /* Word i of vector j goes to word j of vector i: a perfect shuffle, three times. */
 ALWAYS void transpose_words(__m128i v[LANES])
 {
-    for (int round = 0; round < 3; round++) {
-        __m128i w[LANES];
-        for (int i = 0; i < LANES / 2; i++) {
-            w[2 * i] = _mm_unpacklo_epi16(v[i], v[i + LANES / 2]);
-            w[2 * i + 1] = _mm_unpackhi_epi16(v[i], v[i + LANES / 2]);
-        }
-        memcpy(v, w, sizeof w);
+    __m128i once[LANES], twice[LANES];
+    shuffle_words(v, once);
+    shuffle_words(once, twice);
+    shuffle_words(twice, v);
+}
+
+/* `n` bytes of each of LANES rows from byte `at` on, 16 or fewer, to lanes [n / 2, LANES, 2]. */
+ALWAYS __m256i *spread_step(const uint8_t *const rows[LANES], int64_t at, int64_t n, int n_channels,
+                            __m256i *lanes)
+{
+    const __m128i pairs_of_rgb =
+        _mm_setr_epi8(0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11, -1, -1, -1, -1);
+    __m128i v[LANES];
+    for (int r = 0; r < LANES; r++) {
+        v[r] = load_bytes(rows[r] + at, n);
+        v[r] = n_channels == 3 ? _mm_shuffle_epi8(v[r], pairs_of_rgb) : v[r];
     }
+    transpose_words(v);
+    for (int k = 0; k < STEP_BYTES(n_channels) / 2; k++) {
+        _mm256_store_si256(lanes++, _mm256_cvtepu8_epi16(v[k]));
+    }
+    return lanes;
 }
 
 /* To lanes [n_bytes / 2 pairs of neighbours of a channel, LANES, 2] of 16 bits; lanes without a row
@@ -101,19 +126,16 @@ ALWAYS void transpose_words(__m128i v[LANES])
 ALWAYS void spread_rows(const uint8_t *src, int64_t stride, int64_t n_rows, int64_t n_bytes,
                         int n_channels, __m256i *lanes)
 {
-    const __m128i pairs_of_rgb =
-        _mm_setr_epi8(0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11, -1, -1, -1, -1);
-    const int step = n_channels == 3 ? 12 : 16; /* bytes that are whole pairs of pixels */
-    for (int64_t i = 0; i < n_bytes; i += step) {
-        __m128i v[LANES];
-        for (int64_t r = 0; r < LANES; r++) {
-            v[r] = load_bytes(src + rf_min_i64(r, n_rows - 1) * stride + i, n_bytes - i);
-            v[r] = n_channels == 3 ? _mm_shuffle_epi8(v[r], pairs_of_rgb) : v[r];
-        }
-        transpose_words(v);
-        for (int k = 0; k < step / 2; k++) {
-            _mm256_store_si256(lanes++, _mm256_cvtepu8_epi16(v[k]));
-        }
+    const uint8_t *rows[LANES];
+    int64_t at = 0;
+    for (int64_t r = 0; r < LANES; r++) {
+        rows[r] = src + rf_min_i64(r, n_rows - 1) * stride;
+    }
+    for (; at + 16 <= n_bytes; at += STEP_BYTES(n_channels)) {
+        lanes = spread_step(rows, at, 16, n_channels, lanes);
+    }
+    for (; at < n_bytes; at += STEP_BYTES(n_channels)) {
+        lanes = spread_step(rows, at, n_bytes - at, n_channels, lanes);
     }
 }
 
@@ -143,14 +165,13 @@ ALWAYS __m256i end_sum(const halves *sum, bool is_rough)
 }
 
 /* Pixel `idx` of LANES rows to sums [n_channels]. */
-ALWAYS void sum_pixel(const rf_resize_axis *axis, int64_t idx, int n_channels, bool is_rough,
-                      const __m256i *lanes, __m256i *sums)
+ALWAYS void sum_pixel(const rf_resize_axis *axis, int64_t idx, int64_t n_pairs, int n_channels,
+                      bool is_rough, const __m256i *lanes, __m256i *sums)
 {
-    const int32_t *low = axis->low + idx * axis->n_pairs;
-    const int32_t *high = axis->high + idx * axis->n_pairs;
-    const int64_t n_pairs = axis->n_pairs;
+    const int32_t *low = axis->low + idx * n_pairs;
+    const int32_t *high = axis->high + idx * n_pairs;
     halves sum[3];
-    lanes += axis->first[idx] / 2 * n_channels;
+    lanes += (uint32_t)axis->first[idx] / 2 * (uint32_t)n_channels; /* unsigned: one shift */
     for (int c = 0; c < n_channels; c++) {
         sum[c] = begin_sum(is_rough);
     }
@@ -191,27 +212,66 @@ ALWAYS void store_rows(const __m256i *sums, uint8_t *dst, int64_t stride)
     }
 }
 
+/* Pixels x .. x + BLOCK_PIXELS - 1 of LANES rows; those behind the last are the last again. */
+ALWAYS void sum_block(const rf_resize_axis *axis, int64_t x, int64_t n_pairs, int n_channels,
+                      bool is_rough, const __m256i *lanes, uint8_t *dst, int64_t stride)
+{
+    const int64_t n_left = axis->key.n - x;
+    __m256i sums[3 * BLOCK_PIXELS];
+    if (n_left >= BLOCK_PIXELS) {
+        for (int64_t i = 0; i < BLOCK_PIXELS; i++) {
+            sum_pixel(axis, x + i, n_pairs, n_channels, is_rough, lanes, sums + n_channels * i);
+        }
+    } else {
+        for (int64_t i = 0; i < BLOCK_PIXELS; i++) {
+            sum_pixel(axis, x + rf_min_i64(i, n_left - 1), n_pairs, n_channels, is_rough, lanes,
+                      sums + n_channels * i);
+        }
+    }
+    for (int c = 0; c < n_channels; c++) {
+        store_rows(sums + 16 * c, dst + 16 * c, stride);
+    }
+}
+
 /* From lanes to `n_rows` rows of dst [n, n_channels]. */
-ALWAYS void sum_rows(const rf_resize_axis *axis, int n_channels, bool is_rough,
+ALWAYS void sum_rows(const rf_resize_axis *axis, int64_t n_pairs, int n_channels, bool is_rough,
                      const __m256i *lanes, int64_t n_rows, uint8_t *dst)
 {
     const int64_t n = axis->key.n, stride = n * n_channels;
-    __m256i sums[3 * BLOCK_PIXELS];
     uint8_t tile[LANES][3 * BLOCK_PIXELS];
-    for (int64_t x = 0; x < n; x += BLOCK_PIXELS) {
-        const int64_t n_block = rf_min_i64(BLOCK_PIXELS, n - x);
-        const bool is_whole = n_block == BLOCK_PIXELS && n_rows == LANES;
-        uint8_t *at = is_whole ? dst + x * n_channels : tile[0];
-        for (int64_t i = 0; i < BLOCK_PIXELS; i++) {
-            sum_pixel(axis, rf_min_i64(x + i, n - 1), n_channels, is_rough, lanes,
-                      sums + n_channels * i);
+    int64_t x = 0;
+    for (; n_rows == LANES && x + BLOCK_PIXELS <= n; x += BLOCK_PIXELS) {
+        sum_block(axis, x, n_pairs, n_channels, is_rough, lanes, dst + x * n_channels, stride);
+    }
+    for (; x < n; x += BLOCK_PIXELS) {
+        const int64_t n_bytes = rf_min_i64(BLOCK_PIXELS, n - x) * n_channels;
+        sum_block(axis, x, n_pairs, n_channels, is_rough, lanes, tile[0], (int64_t)sizeof tile[0]);
+        for (int64_t r = 0; r < n_rows; r++) {
+            memcpy(dst + r * stride + x * n_channels, tile[r], (size_t)n_bytes);
         }
-        for (int c = 0; c < n_channels; c++) {
-            store_rows(sums + 16 * c, at + 16 * c, is_whole ? stride : (int64_t)sizeof tile[0]);
-        }
-        for (int64_t r = 0; !is_whole && r < n_rows; r++) {
-            memcpy(dst + r * stride + x * n_channels, tile[r], (size_t)(n_block * n_channels));
-        }
+    }
+}
+
+/* The usual counts of pairs are constants, so that their loops unroll. */
+ALWAYS void sum_rows_of(const rf_resize_axis *axis, int n_channels, bool is_rough,
+                        const __m256i *lanes, int64_t n_rows, uint8_t *dst)
+{
+    switch (axis->n_pairs) {
+    case 2:
+        sum_rows(axis, 2, n_channels, is_rough, lanes, n_rows, dst);
+        break;
+    case 3:
+        sum_rows(axis, 3, n_channels, is_rough, lanes, n_rows, dst);
+        break;
+    case 4:
+        sum_rows(axis, 4, n_channels, is_rough, lanes, n_rows, dst);
+        break;
+    case 5:
+        sum_rows(axis, 5, n_channels, is_rough, lanes, n_rows, dst);
+        break;
+    default:
+        sum_rows(axis, axis->n_pairs, n_channels, is_rough, lanes, n_rows, dst);
+        break;
     }
 }
 
@@ -221,7 +281,7 @@ ALWAYS void across(const rf_resize_axis *axis, int n_channels, bool is_rough, co
     while (n_rows > 2) { /* one or two rows are not worth it */
         const int64_t n = rf_min_i64(LANES, n_rows);
         spread_rows(src, stride, n, axis->span * n_channels, n_channels, lanes);
-        sum_rows(axis, n_channels, is_rough, lanes, n, dst);
+        sum_rows_of(axis, n_channels, is_rough, lanes, n, dst);
         src += n * stride;
         dst += n * axis->key.n * n_channels;
         n_rows -= n;
@@ -229,35 +289,54 @@ ALWAYS void across(const rf_resize_axis *axis, int n_channels, bool is_rough, co
     across_plain(axis, n_channels, src, stride, n_rows, dst);
 }
 
-/* 16 bytes of result `idx`; `src` is at the first of them in the origin's row. */
-ALWAYS __m128i sum_down(const rf_resize_axis *axis, int64_t idx, bool is_rough, const uint8_t *src,
-                        int64_t stride)
+/* DOWN_BYTES of result `idx` to dst; `src` is at the first of them in the origin's row. `is_inside`
+ * is whether all rows are in the span, even those whose weight is 0. */
+ALWAYS void sum_down(const rf_resize_axis *axis, int64_t idx, bool is_rough, bool is_inside,
+                     const uint8_t *src, int64_t stride, uint8_t *dst)
 {
     const int32_t *low = axis->low + idx * axis->n_pairs;
     const int32_t *high = axis->high + idx * axis->n_pairs;
-    halves left = begin_sum(is_rough), right = left;
-    for (int64_t p = 0; p < axis->n_pairs; p++) {
-        const int64_t y = rf_min_i64(axis->first[idx] + 2 * p, axis->span - 1);
-        const int64_t below = rf_min_i64(y + 1, axis->span - 1);
-        const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)(src + y * stride));
-        const __m128i b = _mm_loadu_si128((const __m128i *)(const void *)(src + below * stride));
-        add_pairs(&left, _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b)), low[p], high[p], is_rough);
-        add_pairs(&right, _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b)), low[p], high[p], is_rough);
+    const __m256i zero = _mm256_setzero_si256();
+    halves sum[4];
+    for (int k = 0; k < 4; k++) {
+        sum[k] = begin_sum(is_rough);
     }
-    /* packing works within halves of 128 bits: put the quarters back in order */
-    const __m256i words = _mm256_permute4x64_epi64(
-        _mm256_packs_epi32(end_sum(&left, is_rough), end_sum(&right, is_rough)), 0xd8);
-    return _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    for (int64_t p = 0; p < axis->n_pairs; p++) {
+        const int64_t row = axis->first[idx] + 2 * p;
+        const int64_t y = is_inside ? row : rf_min_i64(row, axis->span - 1);
+        const int64_t below = is_inside ? row + 1 : rf_min_i64(row + 1, axis->span - 1);
+        const __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)(src + y * stride));
+        const __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(src + below * stride));
+        const __m256i front = _mm256_unpacklo_epi8(a, b), back = _mm256_unpackhi_epi8(a, b);
+        add_pairs(&sum[0], _mm256_unpacklo_epi8(front, zero), low[p], high[p], is_rough);
+        add_pairs(&sum[1], _mm256_unpackhi_epi8(front, zero), low[p], high[p], is_rough);
+        add_pairs(&sum[2], _mm256_unpacklo_epi8(back, zero), low[p], high[p], is_rough);
+        add_pairs(&sum[3], _mm256_unpackhi_epi8(back, zero), low[p], high[p], is_rough);
+    }
+    /* unpacking and packing both work within halves of 128 bits: the order is the rows' again */
+    const __m256i v = _mm256_packus_epi16(
+        _mm256_packs_epi32(end_sum(&sum[0], is_rough), end_sum(&sum[1], is_rough)),
+        _mm256_packs_epi32(end_sum(&sum[2], is_rough), end_sum(&sum[3], is_rough)));
+    _mm256_storeu_si256((__m256i *)(void *)dst, v);
+}
+
+ALWAYS void down_row(const rf_resize_axis *axis, int64_t idx, bool is_rough, bool is_inside,
+                     const uint8_t *src, int64_t stride, int64_t n_bytes, uint8_t *dst)
+{
+    for (int64_t i = 0; i < n_bytes; i += DOWN_BYTES) {
+        const int64_t at = rf_min_i64(i, n_bytes - DOWN_BYTES); /* the last may do some again */
+        sum_down(axis, idx, is_rough, is_inside, src + at, stride, dst + at);
+    }
 }
 
 ALWAYS void down(const rf_resize_axis *axis, bool is_rough, const uint8_t *src, int64_t stride,
                  int64_t n_bytes, uint8_t *dst)
 {
-    for (int64_t y = 0; y < axis->key.n; y++) {
-        for (int64_t i = 0; i < n_bytes; i += 16) {
-            const int64_t at = rf_min_i64(i, n_bytes - 16); /* the last may do some bytes again */
-            const __m128i v = sum_down(axis, y, is_rough, src + at, stride);
-            _mm_storeu_si128((__m128i *)(void *)(dst + y * n_bytes + at), v);
+    for (int64_t y = 0; y < axis->key.n; y++, dst += n_bytes) {
+        if (axis->first[y] + 2 * axis->n_pairs <= axis->span) {
+            down_row(axis, y, is_rough, true, src, stride, n_bytes, dst);
+        } else {
+            down_row(axis, y, is_rough, false, src, stride, n_bytes, dst);
         }
     }
 }
@@ -286,7 +365,7 @@ void rf_resize_pass_across(const rf_resize_axis *axis, int n_channels, const uin
 void rf_resize_pass_down(const rf_resize_axis *axis, const uint8_t *src, int64_t stride,
                          int64_t n_bytes, uint8_t *dst)
 {
-    if (n_bytes < 16) {
+    if (n_bytes < DOWN_BYTES) {
         down_plain(axis, src, stride, n_bytes, dst);
     } else if (axis->key.is_rough) {
         down(axis, true, src, stride, n_bytes, dst);

@@ -239,36 +239,6 @@ fail:
 
 /* ---- planes --------------------------------------------------------------------------------- */
 
-/* To the nearest byte. */
-static inline uint8_t to_byte(float v)
-{
-    v = v < 0.0F ? 0.0F : v;
-    v = v > 255.0F ? 255.0F : v;
-    return (uint8_t)(int32_t)(v + 0.5F);
-}
-
-/* A row of JFIF's colours. */
-static void fill_from_ycbcr(const uint8_t *restrict luma, const uint8_t *restrict blue,
-                            const uint8_t *restrict red, int64_t n, uint8_t *restrict to)
-{
-    for (int64_t x = 0; x < n; x++) {
-        const float y = (float)luma[x], cb = (float)(blue[x] - 128), cr = (float)(red[x] - 128);
-        to[3 * x] = to_byte(y + 1.402F * cr);
-        to[3 * x + 1] = to_byte(y - 0.344136F * cb - 0.714136F * cr);
-        to[3 * x + 2] = to_byte(y + 1.772F * cb);
-    }
-}
-
-/* Planes of red, green and blue, or one of grey for all three. */
-static void interleave(const uint8_t *const planes[3], int64_t n, uint8_t *to)
-{
-    for (int64_t x = 0; x < n; x++) {
-        to[3 * x] = planes[0][x];
-        to[3 * x + 1] = planes[1][x];
-        to[3 * x + 2] = planes[2][x];
-    }
-}
-
 /* `in` [n_planes, region's height, width] into its place. */
 static void fill_from_planes(const rf_transform *t, const placement *p, int n_planes, bool is_ycbcr,
                              const uint8_t *in, uint8_t *out)
@@ -277,10 +247,11 @@ static void fill_from_planes(const rf_transform *t, const placement *p, int n_pl
     const int64_t width = rf_transform_width(t);
     uint8_t *to = begin_picture(t, p, out);
     for (int64_t y = 0; y < p->region.height; y++, in += n, to += 3 * width) {
+        const uint8_t *const planes[3] = {in, in + n_plane, in + 2 * n_plane};
         if (is_ycbcr) {
-            fill_from_ycbcr(in, in + n_plane, in + 2 * n_plane, n, to);
-        } else {
-            interleave((const uint8_t *const[3]){in, in + n_plane, in + 2 * n_plane}, n, to);
+            rf_transform_ycbcr(planes, n, to);
+        } else { /* or one of grey for all three */
+            rf_transform_rgb(planes, n, to);
         }
     }
 }

@@ -340,7 +340,7 @@ static void a_loader_with_fast_decode_gives_what_a_fast_reader_gives(void **stat
 }
 
 /* ---- resizes: the vector code against the plain one, which does rows by ones and twos and columns
- * of fewer than 16 bytes ---------------------------------------------------------------------- */
+ * of fewer than 32 bytes ---------------------------------------------------------------------- */
 
 static void fill_noise(rf_picture *p, uint64_t key)
 {

@@ -79,7 +79,7 @@ done
 # plan says so before, whoever tells it what there is, and what it proposes is enough.
 less=$((predicted * 9 / 10))
 REFRACT_EMUL_MEMORY=100000000 expect_exit 0 "$emulated" plan run.yaml # too small even to be timed
-expect_in out.txt "of 100.00 MB; one of these would"
+expect_in out.txt "of 100.00 MB; no change would alone"
 expect_exit 0 "$refract" plan run.yaml device_memory=$less
 expect_in out.txt "that does NOT fit"
 at_once=$(sed -n 's/^  train.coders_at_once=\([0-9]*\)$/\1/p' out.txt)

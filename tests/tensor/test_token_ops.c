@@ -28,7 +28,7 @@ static double dot(const float *a, const float *b, int64_t n)
 static void test_bytes_become_their_channels_values(void **state)
 {
     (void)state;
-    enum { B = 2, C = 3, H = 5, W = 7, N = B * C * H * W };
+    enum { B = 2, C = 3, H = 5, W = 21, N = B * C * H * W };
     fixture f = open_threads(2);
     uint8_t pixels[N];
     float levels[C * 256], images[N];
