@@ -12,7 +12,7 @@
 
 #include <jpeglib.h>
 
-#include "refract/data.h"
+#include "refract/pictures.h"
 
 enum { MAX_ROUNDS = 1000, MAX_THREADS = 64, N_PARTS = 3 };
 

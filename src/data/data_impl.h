@@ -4,7 +4,6 @@
 #define REFRACT_DATA_IMPL_H
 
 #include "refract/data.h"
-#include "upload.h"
 
 /* ---- order: pure functions of the settings ----------------------------------------------------
  *
@@ -282,17 +281,5 @@ rf_status rf_reader_fill(rf_activation_stream *st, rf_reader *rd);
 rf_status rf_reader_drop_outliers(rf_activation_stream *st, rf_reader *rd);
 rf_status rf_exchange_scratch_init(rf_activation_stream *st);
 void rf_exchange_scratch_fini(rf_activation_stream *st);
-
-/* ---- transform_*.c -------------------------------------------------------------------------- */
-
-enum { RF_TRANSFORM_MAX_SIDE = 16384 };
-/* Member `key`, or NULL; null is as good as absent. */
-const rf_json *rf_transform_find(const rf_json *root, const char *key);
-/* A size in pixels. */
-rf_status rf_transform_get_side(const rf_json *root, const char *key, int64_t *out);
-/* A list of three numbers, or one for all channels; `out` holds the default, zeros where there is
- * none. */
-rf_status rf_transform_get_channels(const rf_json *root, const char *key, bool is_needed,
-                                    float out[3]);
 
 #endif

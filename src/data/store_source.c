@@ -1,5 +1,4 @@
 /* Groups out of a store, read ahead by threads of their own. */
-#include "prefetch.h"
 #include "source_impl.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Any bytes as a list of pictures in each of its forms, and as a tar shard.
- * layer: data
+ * layer: pictures
  * seeds: tests/golden/lists tests/golden/tar */
-#include "refract/data.h"
+#include "refract/pictures.h"
 
 #include "fuzz.h"
 

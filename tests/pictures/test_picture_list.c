@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "refract/data.h"
+#include "refract/pictures.h"
 
 static char root[RF_PATH_LEN];
 

@@ -1,5 +1,5 @@
 /* Fast decoding's planes: resized as if each row and column were alone, and made colours. */
-#include "../../src/data/image_impl.h"
+#include "../../src/pictures/image_impl.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -3,7 +3,7 @@
 #ifndef REFRACT_PICTURE_LIST_IMPL_H
 #define REFRACT_PICTURE_LIST_IMPL_H
 
-#include "refract/data.h"
+#include "refract/pictures.h"
 
 enum {
     /* of labels that are numbers; a model's head has at most so many classes */

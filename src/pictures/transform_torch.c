@@ -1,6 +1,6 @@
 /* The inference transforms of OpenCLIP and timm, both built on torchvision's Resize and CenterCrop:
  * preprocess_cfg and pretrained_cfg to a transform. */
-#include "data_impl.h"
+#include "transform_impl.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "refract/data.h"
+#include "refract/pictures.h"
 
 /* Its folder accept/ holds pictures of every kind, refuse/ the damaged ones, and three lie in the
  * folder itself: good and bad ones in one list. */

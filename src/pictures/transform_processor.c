@@ -1,5 +1,5 @@
 /* transformers' image processors: preprocessor_config.json to a transform. */
-#include "data_impl.h"
+#include "transform_impl.h"
 
 #include <jansson.h>
 #include <string.h>

@@ -1,7 +1,6 @@
 /* Batches of images, decoded by threads ahead of the consumer: a group is a job of rf_prefetch, a
  * picture an item of it. */
-#include "prefetch.h"
-#include "refract/data.h"
+#include "refract/pictures.h"
 
 #include <pthread.h>
 #include <string.h>

@@ -1,7 +1,6 @@
 /* Pictures on their way to a model: decoded ahead by a loader's threads, copied in as bytes while
  * the model may still be at the last ones, and made values on the device. */
-#include "refract/data.h"
-#include "upload.h"
+#include "refract/pictures.h"
 
 struct rf_image_feed {
     rf_stream *stream, *copies; /* `stream` is borrowed */

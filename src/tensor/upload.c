@@ -1,5 +1,5 @@
 /* Pinned, double-buffered copies to the device. */
-#include "upload.h"
+#include "refract/tensor.h"
 
 #include <stdio.h>
 

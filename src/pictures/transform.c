@@ -1,6 +1,6 @@
 /* From a decoded picture to a model's input, as the model's files say. */
-#include "data_impl.h"
 #include "image_impl.h"
+#include "transform_impl.h"
 
 #include <math.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #ifndef REFRACT_TESTS_PICTURE_SOURCES_H
 #define REFRACT_TESTS_PICTURE_SOURCES_H
 
-#include "refract/data.h"
+#include "refract/pictures.h"
 
 #include "io/scratch.h"
 #include "io/tar_writer.h"

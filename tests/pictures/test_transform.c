@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "refract/data.h"
+#include "refract/pictures.h"
 
 #define PICTURES RF_GOLDEN_DIR "/pictures"
 

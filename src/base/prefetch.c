@@ -1,6 +1,6 @@
 /* Jobs done ahead by threads. Items are taken in the order in which they will be asked for, as long
  * as the slot of their job is free. */
-#include "prefetch.h"
+#include "refract/base.h"
 
 #include <pthread.h>
 #include <signal.h>

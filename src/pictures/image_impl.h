@@ -3,7 +3,7 @@
 #ifndef REFRACT_IMAGE_IMPL_H
 #define REFRACT_IMAGE_IMPL_H
 
-#include "refract/data.h"
+#include "refract/pictures.h"
 
 /* What an axis follows from. `cover` is the length, in inputs, of what is resized: n_in, or less
  * where the last input hangs over (half a sample of a subsampled plane). */

@@ -1,5 +1,5 @@
 /* The settings of section `data`. */
-#include "refract/data.h"
+#include "refract/pictures.h"
 
 #define FIELD(name) .offset = offsetof(rf_data_settings, name)
 
