@@ -162,12 +162,18 @@ fail:
 rf_status rf_comm_alltoallv(const rf_comm *comm, const void *send, const int64_t *send_bytes,
                             void *recv, const int64_t *recv_bytes)
 {
+    static char nothing[2];
     rf_status status = RF_OK;
     int size = comm->size;
     int64_t n_send = 0, n_recv = 0, most = 0;
 
     RF_TRY(sum_up(send_bytes, size, comm->offsets, &n_send));
     RF_TRY(sum_up(recv_bytes, size, comm->offsets + size, &n_recv));
+    /* Where nothing is sent `send` may be where `recv` begins, and the other way round. There are
+     * libraries that take equal addresses for MPI_IN_PLACE: they would send what is to come. */
+    send = n_send > 0 ? send : nothing;
+    recv = n_recv > 0 ? recv : nothing + 1;
+    RF_REQUIRE(send != recv, "an exchange from and to the same memory");
     most = rf_max_i64(n_send, n_recv);
 fail:
     most = status == RF_OK ? most : INT64_MAX; /* all ranks must go the same way */

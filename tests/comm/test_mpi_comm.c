@@ -166,6 +166,19 @@ static void test_alltoall_with_a_wrong_length_on_one_rank_fails_on_all(void **st
     assert_non_null(strstr(rf_error_text(), "-1 bytes for rank 0"));
 }
 
+static void test_alltoall_within_the_same_memory_is_refused_on_all_ranks(void **state)
+{
+    int64_t lengths[4] = {0}, nothing[4] = {0};
+    char bytes[2] = {1, 2};
+
+    (void)state;
+    lengths[rank] = 1;
+    void *recv = rank == 0 ? bytes : bytes + 1;
+    assert_int_equal(rf_comm_alltoallv(world, bytes, lengths, recv, lengths), RF_ERR_INVALID_ARG);
+    assert_non_null(strstr(rf_error_text(), "the same memory"));
+    assert_int_equal(rf_comm_alltoallv(world, bytes, nothing, bytes, nothing), RF_OK);
+}
+
 /* Lengths round the number of ranks, and one past what the scratch takes at once. */
 static const int64_t sum_lengths[] = {0, 1, 2, 3, 4, 5, 1000, RF_COMM_SCRATCH_BYTES / 4 + 1};
 enum { N_SUM_LENGTHS = sizeof sum_lengths / sizeof sum_lengths[0] };
@@ -349,6 +362,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_alltoall_delivers_every_part_and_skips_empty_ones),
         IN_PIECES(test_alltoall_delivers_every_part_and_skips_empty_ones),
         cmocka_unit_test(test_alltoall_with_a_wrong_length_on_one_rank_fails_on_all),
+        cmocka_unit_test(test_alltoall_within_the_same_memory_is_refused_on_all_ranks),
         cmocka_unit_test(test_float_sums_add_in_rank_order_to_the_bit),
         cmocka_unit_test(test_double_sums_add_in_rank_order_to_the_bit),
         cmocka_unit_test(test_integers_sum_and_have_a_maximum_exactly),

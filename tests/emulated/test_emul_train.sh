@@ -73,6 +73,10 @@ train() {
     ((n == 1)) || program=(ranks $n "$emulated")
     "${program[@]}" train run.yaml output.dir=$dir train.device=cuda "$@" >log.txt 2>&1 || { tail -n 30 log.txt; fail "$dir"; }
 }
+# figures RUN: every step's, but for what a clock says.
+figures() {
+    sed 's/, *"tokens_per_s.*//' "$1/metrics.jsonl"
+}
 train gpu 1
 agrees gpu
 for order in reverse random; do
@@ -81,8 +85,13 @@ for order in reverse random; do
 done
 
 # Two ranks, whose exchange runs ahead of the step where no event holds it.
+# The same two ranks on one GPU, through the host's memory, have every figure.
 REFRACT_EMUL_DEVICES=2 REFRACT_EMUL_STREAMS=ahead train two-gpus 2
 agrees two-gpus
+train shared-gpu 2
+expect_in log.txt "ranks share a GPU"
+cmp <(figures two-gpus) <(figures shared-gpu) || fail "two GPUs and one for two ranks differ"
+[[ $(figures two-gpus | grep -c explained_variance) -gt 20 ]] || fail "no figures to compare"
 
 # Every coder with products of TF32, of bf16. The others' operands lose bits that the CPU's keep.
 n_coders=$(wc -w <<<"$exact $others")
@@ -125,6 +134,6 @@ done
 REFRACT_EMUL_DEVICES=0 expect_exit 1 "$emulated" train run.yaml output.dir=none train.device=cuda
 expect_in err.txt "no GPU to compute on"
 [[ $(wc -l <err.txt) == 1 ]] || fail "more than a line"
-REFRACT_EMUL_MEMORY=40000000 expect_exit 1 "$emulated" train run.yaml output.dir=small train.device=cuda
+REFRACT_EMUL_MEMORY=35000000 expect_exit 1 "$emulated" train run.yaml output.dir=small train.device=cuda
 expect_in err.txt "the GPU is out of memory"
 expect_in err.txt "train.coders_at_once"
