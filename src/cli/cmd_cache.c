@@ -199,7 +199,7 @@ const rf_command rf_command_cache = {
         "its coders read, or those of activations.hooks, to activations.store. Training with\n"
         "activations.source=store then needs neither pictures nor model. A run that was killed,\n"
         "stopped or out of disk goes on with the same command, on any number of ranks; the bytes\n"
-        "of the store do not depend on that.\n\n"
+        "of the store do not depend on that. The model runs on train.device.\n\n"
         "Of other tools' activations (npy, safetensors, PyTorch's .pt as Prisma writes them, a\n"
         "folder of such files, saev's shards): makes the same store of them. What PATH is, its\n"
         "content says.\n\n"

@@ -561,6 +561,7 @@ static void plan_deals_as_the_run_does(void **state)
     rf_run_settings *s = settings_of("dealt", all, N);
     rf_train_report report;
     rf_str plan = {0};
+    s->train.device = RF_DEVICE_CPU; /* AUTO may log why it is no GPU, of a rank too */
     s->train.ranks_per_coder = 1;
     s->train.coders_at_once = 3;
     assert_on_all(rf_train_plan(s, rf_comm_size(world), 0, &plan) == RF_OK);
