@@ -139,7 +139,7 @@ static rf_status open_backend(rf_plan *p, int n_threads, bool is_told, rf_backen
     status = rf_backend_create(device, NULL, n_threads, out);
     p->is_here = status == RF_OK && strcmp(rf_backend_name(*out), "cpu") != 0;
     p->on_device = p->is_here || is_told || (device != RF_DEVICE_CPU && device != RF_DEVICE_AUTO);
-    if (status == RF_ERR_UNSUPPORTED) {
+    if (status == RF_ERR_UNSUPPORTED || status == RF_ERR_NOT_FOUND) { /* plans for elsewhere */
         status = rf_backend_cpu_create(n_threads, out);
     }
     return status;

@@ -19,7 +19,7 @@ static rf_status make_device(int n_threads, rf_backend **out)
         return __real_rf_backend_cpu_create(n_threads % 3 + 1, out);
     }
     rf_status status = rf_backend_cuda_create(NULL, out);
-    if (status == RF_ERR_UNSUPPORTED) {
+    if (status == RF_ERR_UNSUPPORTED || status == RF_ERR_NOT_FOUND) {
         fprintf(stderr, "skipped: %s\n", rf_error_text());
         exit(SKIPPED);
     }
