@@ -74,12 +74,14 @@ rf_status rf_cuda_dense_grad(rf_stream *s, const rf_act_params *params,
 {
     rf_status status = RF_OK;
     const int64_t n_blocks = rf_ceil_div(args->h.shape[0], RF_K_GRAD_ROWS);
-    const bool has_sums = args->d_threshold.data != NULL || args->d_b_gate.data != NULL ||
-                          args->d_gain.data != NULL || args->d_b_mag.data != NULL;
+    const bool has_sums = args->d_h.data != NULL || args->d_threshold.data != NULL ||
+                          args->d_b_gate.data != NULL || args->d_gain.data != NULL ||
+                          args->d_b_mag.data != NULL;
     void *sums = NULL;
     if (has_sums) {
         RF_TRY(rf_cuda_scratch(
-            s, sizeof(float) * (size_t)(RF_K_GRAD_SUMS * n_blocks * args->h.shape[1]), &sums));
+            s, sizeof(float) * (size_t)(rf_k_grad_sums(params->act) * n_blocks * args->h.shape[1]),
+            &sums));
     }
     rf_k_dense_grad(rf_cuda_stream_of(s), arrays_of(params), *args, sums);
     RF_TRY(rf_cuda_launched(s, "gradient of dense values"));

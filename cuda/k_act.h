@@ -39,9 +39,13 @@ void rf_k_dense_values(cudaStream_t stream, rf_act_arrays act, rf_dense_values_a
 void rf_k_dense_relu(cudaStream_t stream, rf_rows h, rf_rows z, const uint8_t *row_valid, int64_t n,
                      int64_t f);
 
-/* Sums over rows go in blocks of RF_K_GRAD_ROWS, then blocks in order. sums [4, blocks, f]:
- * d_threshold, d_b_gate, d_gain, d_b_mag; NULL where none is wanted. */
-enum { RF_K_GRAD_ROWS = 64, RF_K_GRAD_SUMS = 4 };
+/* Sums over rows go in blocks of RF_K_GRAD_ROWS, then blocks in order. sums [n_sums, blocks, f]:
+ * d_h (all that RELU has), d_threshold, d_b_gate, d_gain, d_b_mag; NULL where none is wanted. */
+enum { RF_K_GRAD_ROWS = 64, RF_K_GRAD_SUMS = 5 };
+static inline int rf_k_grad_sums(rf_coder_act act)
+{
+    return act == RF_CODER_RELU ? 1 : RF_K_GRAD_SUMS;
+}
 void rf_k_dense_grad(cudaStream_t stream, rf_act_arrays act, rf_dense_grad_args args, float *sums);
 
 #ifdef __cplusplus

@@ -124,7 +124,7 @@ void rf_k_dense_relu(cudaStream_t stream, rf_rows h, rf_rows z, const uint8_t *r
 
 /* A thread's sums over rows. */
 typedef struct grad_sums {
-    float threshold, b_gate, gain, b_mag;
+    float h, threshold, b_gate, gain, b_mag;
 } grad_sums;
 
 /* d_z of one element becomes d_h. */
@@ -190,20 +190,24 @@ static __global__ void dense_grad(rf_act_arrays act, rf_dense_grad_args args, in
     const float *row_norm =
         act.penalty == RF_PENALTY_NORM ? (const float *)args.row_norm.data : NULL;
     for (int64_t k = blockIdx.y; k < n_blocks && i < f; k += gridDim.y) {
-        grad_sums mine = {0.0f, 0.0f, 0.0f, 0.0f};
+        grad_sums mine = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
         for (int64_t b = k * RF_K_GRAD_ROWS; b < n && b < (k + 1) * RF_K_GRAD_ROWS; b++) {
             float d_h = 0.0f;
             if (args.row_valid == NULL || args.row_valid[b] != 0) {
                 const float factor = args.scale * (row_norm != NULL ? row_norm[b] : 1.0f);
                 d_h = element_grad(act, args, b, i, factor, &mine);
+                mine.h += d_h;
             }
             at(args.d_z, b)[i] = d_h;
         }
         if (sums != NULL) {
-            sums[(0 * n_blocks + k) * f + i] = mine.threshold;
-            sums[(1 * n_blocks + k) * f + i] = mine.b_gate;
-            sums[(2 * n_blocks + k) * f + i] = mine.gain;
-            sums[(3 * n_blocks + k) * f + i] = mine.b_mag;
+            sums[(0 * n_blocks + k) * f + i] = mine.h;
+        }
+        if (sums != NULL && act.act != RF_CODER_RELU) {
+            sums[(1 * n_blocks + k) * f + i] = mine.threshold;
+            sums[(2 * n_blocks + k) * f + i] = mine.b_gate;
+            sums[(3 * n_blocks + k) * f + i] = mine.gain;
+            sums[(4 * n_blocks + k) * f + i] = mine.b_mag;
         }
     }
 }
@@ -224,12 +228,13 @@ void rf_k_dense_grad(cudaStream_t stream, rf_act_arrays act, rf_dense_grad_args 
 {
     const int64_t n = args.h.shape[0], f = args.h.shape[1];
     const int64_t n_blocks = (n + RF_K_GRAD_ROWS - 1) / RF_K_GRAD_ROWS;
-    float *const out[RF_K_GRAD_SUMS] = {(float *)args.d_threshold.data, (float *)args.d_b_gate.data,
-                                        (float *)args.d_gain.data, (float *)args.d_b_mag.data};
+    float *const out[RF_K_GRAD_SUMS] = {(float *)args.d_h.data, (float *)args.d_threshold.data,
+                                        (float *)args.d_b_gate.data, (float *)args.d_gain.data,
+                                        (float *)args.d_b_mag.data};
     const unsigned columns = rf_blocks(f, BLOCK);
     GPU_LAUNCH(dense_grad, dim3(columns, rf_blocks_y(n_blocks)), dim3(BLOCK), 0, stream, act, args,
                n_blocks, sums);
-    for (int k = 0; k < RF_K_GRAD_SUMS; k++) {
+    for (int k = 0; k < rf_k_grad_sums(act.act); k++) {
         if (out[k] != NULL && sums != NULL) {
             GPU_LAUNCH(add_grad_sums, dim3(columns), dim3(BLOCK), 0, stream,
                        (const float *)(sums + k * n_blocks * f), n_blocks, f,

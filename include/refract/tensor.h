@@ -556,11 +556,13 @@ typedef struct rf_penalty_args {
 } rf_penalty_args;
 rf_status rf_penalty(rf_stream *s, const rf_act_params *params, const rf_penalty_args *args);
 
-/* Dense, on one micro-batch: h [n, F] holds pre-activations with their bias. z [n, F] gets the
- * values (may be h but for GATED; rows that are not valid: 0); n_active (I64 [F]) += count of z > 0
- * of valid rows, row_active (I64 [n]) = count of the row, row_penalty [n] = its penalty, row_norm
- * [n] = what the derivative of NORM needs (absent otherwise). */
+/* Dense, on one micro-batch: h [n, F] holds pre-activations with their bias; `product` (NULL: they
+ * are there) makes them first, its c being h. z [n, F] gets the values (may be h but for GATED;
+ * rows that are not valid: 0); n_active (I64 [F]) += count of z > 0 of valid rows, row_active (I64
+ * [n]) = count of the row, row_penalty [n] = its penalty, row_norm [n] = what the derivative of
+ * NORM needs (absent otherwise). The same bits with `product` as after it. */
 typedef struct rf_dense_values_args {
+    const rf_matmul_args *product;
     rf_view h, z, n_active, row_active, row_penalty, row_norm;
     const uint8_t *row_valid;
 } rf_dense_values_args;
@@ -569,13 +571,16 @@ rf_status rf_dense_values(rf_stream *s, const rf_act_params *params,
 /* z = relu(h) of valid rows, 0 of others: the gate's own reconstruction. */
 rf_status rf_dense_relu(rf_stream *s, const rf_view *h, const rf_view *z, const uint8_t *row_valid);
 /* Latents first_latent .. first_latent + f - 1 of a micro-batch: from h [n, f] and d_z = g .
- * w_dec^T [n, f] (and d_gate [n, f] of GATED), d_z becomes dL/dh, penalty's derivative times
- * `scale` included. Views of params are whole, [F]. d_threshold (JUMP: by rectangle of width eps,
- * as rf_jump_window_grad, from values h; with `ste_to_input` it reaches h too), d_b_gate, d_gain,
- * d_b_mag (GATED): [F] whole, += sums over rows; absent where not wanted. */
+ * w_dec^T [n, f], which `product` makes first where it is given (and d_gate [n, f] of GATED), d_z
+ * becomes dL/dh, penalty's derivative times `scale` included. Views of params are whole, [F]. d_h
+ * (dL/dh itself), d_threshold (JUMP: by rectangle of width eps, as rf_jump_window_grad, from values
+ * h; with `ste_to_input` it reaches h too), d_b_gate, d_gain, d_b_mag (GATED): [F] whole, += sums
+ * over rows, in blocks combined in order; absent where not wanted. The same bits with `product` as
+ * after it. */
 typedef struct rf_dense_grad_args {
+    const rf_matmul_args *product;
     rf_view h, d_z, d_gate, row_norm;
-    rf_view d_threshold, d_b_gate, d_gain, d_b_mag;
+    rf_view d_h, d_threshold, d_b_gate, d_gain, d_b_mag;
     const uint8_t *row_valid;
     int64_t first_latent;
     float scale, eps, l0;
@@ -816,6 +821,7 @@ typedef struct rf_backend_ops {
 /* What every backend, stream and event begins with; a backend embeds them. */
 struct rf_backend {
     const rf_backend_ops *ops;
+    bool joins_products; /* dense_values and dense_grad take their product along; else it is none */
     char description[256];
 };
 struct rf_stream {

@@ -85,15 +85,16 @@ static rf_status reconstruct_dense(use_space *u, const rf_coder_rows *rows, cons
     rf_act_params act = rf_coder_use_act(coder, &u->encoding);
     RF_TRY(use_space_dense(u));
     rf_view h = rf_view_2d(u->h, n, f), z = rf_view_2d(u->z, n, f);
-    RF_TRY(rf_matmul(u->s, &(rf_matmul_args){.a = rows->seen,
-                                             .b = rf_coder_view(coder, RF_CODER_W_ENC),
-                                             .c = h,
-                                             .bias = rf_coder_view(coder, RF_CODER_B_ENC),
-                                             .trans_b = RF_TRANS,
-                                             .alpha = 1.0f}));
+    const rf_matmul_args product = {.a = rows->seen,
+                                    .b = rf_coder_view(coder, RF_CODER_W_ENC),
+                                    .c = h,
+                                    .bias = rf_coder_view(coder, RF_CODER_B_ENC),
+                                    .trans_b = RF_TRANS,
+                                    .alpha = 1.0f};
     RF_TRY(rf_dense_values(
         u->s, &act,
-        &(rf_dense_values_args){.h = h,
+        &(rf_dense_values_args){.product = &product,
+                                .h = h,
                                 .z = z,
                                 .n_active = rf_view_nd(u->n_active, RF_I64, 1, (int64_t[]){f}),
                                 .row_active = rf_view_nd(u->row_active, RF_I64, 1, (int64_t[]){n}),

@@ -75,33 +75,24 @@ static rf_view row_norm(const rf_dense_pass *d, const micro_batch *mb)
 /* ---- forward
  * ------------------------------------------------------------------------------------- */
 
+/* Pre-activations, values, counts and penalties. */
 static rf_status encode(const rf_dense_pass *d, const micro_batch *mb)
-{
-    rf_status status = RF_OK;
-    rf_step *step = d->job->step;
-    RF_TRY(
-        rf_matmul(step->s, &(rf_matmul_args){.products = products_of(d),
-                                             .a = mb->seen,
-                                             .b = rf_coder_view(d->job->coder, RF_CODER_W_ENC),
-                                             .c = mb->h,
-                                             .bias = rf_coder_view(d->job->coder, RF_CODER_B_ENC),
-                                             .trans_b = RF_TRANS,
-                                             .alpha = 1.0f}));
-    rf_step_lap(step, RF_PART_PRODUCT);
-fail:
-    return status;
-}
-
-/* Values, counts and penalties by `act`. */
-static rf_status values(const rf_dense_pass *d, const micro_batch *mb, const rf_act_params *act)
 {
     rf_status status = RF_OK;
     const rf_step_job *job = d->job;
     rf_step *step = job->step;
     rf_step_rows *mine = &step->local;
+    const rf_matmul_args product = {.products = products_of(d),
+                                    .a = mb->seen,
+                                    .b = rf_coder_view(job->coder, RF_CODER_W_ENC),
+                                    .c = mb->h,
+                                    .bias = rf_coder_view(job->coder, RF_CODER_B_ENC),
+                                    .trans_b = RF_TRANS,
+                                    .alpha = 1.0f};
     RF_TRY(
-        rf_dense_values(step->s, act,
+        rf_dense_values(step->s, &job->act,
                         &(rf_dense_values_args){
+                            .product = &product,
                             .h = mb->h,
                             .z = mb->z,
                             .n_active = rf_view_nd(step->n_active, RF_I64, 1, &job->n_latents),
@@ -109,7 +100,7 @@ static rf_status values(const rf_dense_pass *d, const micro_batch *mb, const rf_
                             .row_penalty = rf_view_1d(mine->sparsity + mb->first, mb->n),
                             .row_norm = row_norm(d, mb),
                             .row_valid = mb->valid}));
-    rf_step_lap(step, RF_PART_SELECT);
+    rf_step_lap(step, RF_PART_PRODUCT);
 fail:
     return status;
 }
@@ -235,28 +226,38 @@ fail:
 }
 
 /* d_z = g W_dec^T. */
-static rf_status d_values(const rf_dense_pass *d, const tile *t, const rf_view *g,
-                          const rf_view *d_z)
+static rf_matmul_args d_values(const rf_dense_pass *d, const tile *t, const rf_view *g,
+                               const rf_view *d_z)
 {
-    rf_view w_dec = rf_view_rows(rf_coder_view(d->job->coder, RF_CODER_W_DEC), t->i, t->n);
-    return rf_matmul(d->job->step->s, &(rf_matmul_args){.products = products_of(d),
-                                                        .a = *g,
-                                                        .b = w_dec,
-                                                        .c = *d_z,
-                                                        .trans_b = RF_TRANS,
-                                                        .alpha = 1.0f});
+    return (rf_matmul_args){
+        .products = products_of(d),
+        .a = *g,
+        .b = rf_view_rows(rf_coder_view(d->job->coder, RF_CODER_W_DEC), t->i, t->n),
+        .c = *d_z,
+        .trans_b = RF_TRANS,
+        .alpha = 1.0f};
 }
 
-/* d_z becomes dL/dh, and what the act's own parameters are owed is added. */
-static rf_status through_act(const rf_dense_pass *d, const micro_batch *mb, const tile *t)
+/* d_z becomes dL/dh; sums of it (b_enc's gradient, but for a gate, whose bias has its own), and
+ * what the act's own parameters are owed, are added. */
+static rf_status backward_h(const rf_dense_pass *d, const micro_batch *mb, const tile *t)
 {
+    rf_status status = RF_OK;
     const rf_step_job *job = d->job;
-    return rf_dense_grad(
-        job->step->s, &job->act,
-        &(rf_dense_grad_args){.h = t->h,
+    rf_stream *s = job->step->s;
+    const rf_matmul_args product = d_values(d, t, &mb->g, &t->d_z);
+    if (d->is_gated) {
+        const rf_matmul_args of_gate = d_values(d, t, &mb->g_gate, &t->d_gate);
+        RF_TRY(rf_matmul(s, &of_gate));
+    }
+    RF_TRY(rf_dense_grad(
+        s, &job->act,
+        &(rf_dense_grad_args){.product = &product,
+                              .h = t->h,
                               .d_z = t->d_z,
                               .d_gate = t->d_gate,
                               .row_norm = row_norm(d, mb),
+                              .d_h = rf_step_d_pre_sums(job),
                               .d_threshold = rf_step_gradient(job, RF_CODER_LOG_THRESHOLD),
                               .d_b_gate = d->is_gated ? rf_step_gradient(job, RF_CODER_B_ENC)
                                                       : (rf_view){0},
@@ -267,34 +268,28 @@ static rf_status through_act(const rf_dense_pass *d, const micro_batch *mb, cons
                               .scale = d->scale,
                               .eps = d->bandwidth,
                               .l0 = d->l0,
-                              .ste_to_input = job->settings->ste_to_input});
+                              .ste_to_input = job->settings->ste_to_input}));
+    rf_step_lap(job->step, RF_PART_D_VALUE);
+fail:
+    return status;
 }
 
 static rf_status backward_tile(const rf_dense_pass *d, const micro_batch *mb, int64_t i)
 {
     rf_status status = RF_OK;
     const rf_step_job *job = d->job;
-    rf_step *step = job->step;
     tile t = tile_at(d, mb, i);
     rf_view d_w_enc = rf_view_rows(rf_step_gradient(job, RF_CODER_W_ENC), i, t.n);
-    rf_view d_h = rf_step_d_pre_sums(job); /* b_enc's, but for a gate, whose bias has its own */
     if (d->is_by_norm) {
         RF_TRY(add_penalty_sums(d, mb, &t));
     }
     if (!d->is_gated) {
         RF_TRY(backward_w_dec(d, mb, i, t.n));
     }
-    RF_TRY(d_values(d, &t, &mb->g, &t.d_z));
-    if (d->is_gated) {
-        RF_TRY(d_values(d, &t, &mb->g_gate, &t.d_gate));
-    }
-    RF_TRY(through_act(d, mb, &t));
-    rf_step_lap(step, RF_PART_D_VALUE);
+    rf_step_lap(job->step, RF_PART_BY_LATENT);
+    RF_TRY(backward_h(d, mb, &t));
     RF_TRY(add_product(d, mb, &t.d_z, &mb->seen, &d_w_enc));
-    RF_TRY(rf_row_sum(
-        step->s, &(rf_row_sum_args){
-                     .x = t.d_z, .out = rf_view_rows(d_h, i, t.n), .alpha = 1.0f, .beta = 1.0f}));
-    rf_step_lap(step, RF_PART_BY_LATENT);
+    rf_step_lap(job->step, RF_PART_BY_LATENT);
 fail:
     return status;
 }
@@ -304,7 +299,6 @@ static rf_status forward_and_backward(const rf_dense_pass *d, const micro_batch 
     rf_status status = RF_OK;
     const rf_step_job *job = d->job;
     RF_TRY(encode(d, mb));
-    RF_TRY(values(d, mb, &job->act));
     RF_TRY(reconstruct(d, mb, &mb->g, job->step->local.loss));
     RF_TRY(backward_skip(d, mb));
     if (d->is_gated) {
@@ -369,7 +363,6 @@ rf_status rf_dense_survey(const rf_dense_pass *d)
     for (int64_t b = 0; b < d->job->n_local; b += micro_batch_rows(d)) {
         micro_batch mb = micro_batch_at(d, b);
         RF_TRY(encode(d, &mb));
-        RF_TRY(values(d, &mb, &d->job->act));
     }
 fail:
     return status;

@@ -18,6 +18,12 @@ RF_LOOP float rf_act_above(float h, float t, float v)
     return h > t ? v : h <= t ? 0.0f : neither;
 }
 
+/* h where h > 0, 0 where h <= 0. */
+RF_LOOP float rf_act_relu(float h)
+{
+    return h <= 0.0f ? 0.0f : h;
+}
+
 /* JumpReLU's straight-through estimators within eps / 2 of the threshold: what reaches h, and minus
  * what reaches theta. */
 RF_LOOP float rf_act_jump_slope(float theta, float d_z, float eps, float l0_by_eps)
@@ -64,9 +70,8 @@ typedef struct rf_penalty_rule {
 rf_penalty_rule rf_cpu_penalty_rule(const rf_act_params *params);
 bool rf_cpu_penalty_has_slope(rf_penalty_rule rule);
 
-/* What each of z [n] adds to the row's sum, by weights w [n] or NULL: 0 where z <= 0. */
-void rf_cpu_penalty_terms(rf_penalty_rule rule, const float *z, const float *w, int64_t n,
-                          float *out);
+/* What z [n] add to the row's sum, by weights w [n] or NULL: 0 where z <= 0. Summed in lanes. */
+float rf_cpu_penalty_sum(rf_penalty_rule rule, const float *z, const float *w, int64_t n);
 /* The derivatives, 0 where z <= 0; those of NORM lack the row's factor. */
 void rf_cpu_penalty_slopes(rf_penalty_rule rule, const float *z, const float *w, int64_t n,
                            float *out);

@@ -261,6 +261,7 @@ rf_status rf_backend_cpu_create(int n_threads, rf_backend **out)
     RF_REQUIRE(n_threads >= 0 && n_threads <= 4096, "n_threads=%d, expected 0 to 4096", n_threads);
     RF_ALLOC(be, 1);
     be->base.ops = &cpu_ops;
+    be->base.joins_products = true;
     be->n_threads = n_threads > 0 ? n_threads : omp_get_max_threads();
     rf_cpu_gemm_describe(gemm, sizeof gemm);
     RF_TRY(rf_format(be->base.description, sizeof be->base.description, "cpu, %s, %s",

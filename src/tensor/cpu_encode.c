@@ -90,7 +90,7 @@ static void carve_staged(carver *c, const rf_encode_plan *plan, rf_encode_work *
     work->x_staged = carve(c, plan->block_rows * plan->width, sizeof(float));
     if (plan->kind != RF_PRODUCT_F32) {
         work->w_staged = carve(c, plan->tile * plan->width, sizeof(float));
-        work->row_staged = carve(c, ENCODE_ROW_STEP * plan->width, sizeof(float));
+        work->row_staged = carve(c, ENCODE_PACK_ROWS * plan->width, sizeof(float));
     }
 }
 
@@ -154,7 +154,7 @@ static void plan_blocks(rf_encode_plan *plan, int n_threads)
     bool is_bf16 = plan->kind == RF_PRODUCT_BF16; /* steps and tiles as rf_matmul has them */
     int64_t rounds = rf_ceil_div(plan->n_rows, (int64_t)ENCODE_TILE_ROWS * n_threads);
     int64_t rows = rf_ceil_div(plan->n_rows, rounds * n_threads);
-    plan->row_step = is_bf16 ? RF_PAD_ROWS : ENCODE_ROW_STEP;
+    plan->row_step = is_bf16 ? RF_PAD_ROWS : rf_cpu_row_step();
     plan->block_rows = rf_ceil_div(rows, plan->row_step) * plan->row_step;
     plan->n_blocks = rf_ceil_div(plan->n_rows, plan->block_rows);
     plan->tile = rf_min_i64(is_bf16 ? RF_TILE_COLS : ENCODE_TILE_LATENTS, plan->n_latents);
@@ -163,12 +163,19 @@ static void plan_blocks(rf_encode_plan *plan, int n_threads)
     }
 }
 
+/* The first blocks have a step more than the others. */
+static int64_t first_row(const rf_encode_plan *plan, int64_t block)
+{
+    const int64_t n_steps = rf_ceil_div(plan->n_rows, plan->row_step);
+    const int64_t steps = n_steps / plan->n_blocks, more = n_steps % plan->n_blocks;
+    return rf_min_i64(plan->n_rows, (block * steps + rf_min_i64(block, more)) * plan->row_step);
+}
+
 static rf_status encode_block(const rf_encode_plan *plan, rf_encode_work *work, int64_t block,
                               double seconds[2])
 {
     rf_status status = RF_OK;
-    int64_t first = block * plan->block_rows;
-    int64_t n = rf_min_i64(plan->block_rows, plan->n_rows - first);
+    const int64_t first = first_row(plan, block), n = first_row(plan, block + 1) - first;
     double t0 = rf_now(), t1;
     rf_encode_load_rows(plan, work, first, n);
     rf_encode_begin_block(plan, work, first, n);

@@ -70,8 +70,8 @@ static void transpose_tile(const rf_encode_plan *plan, const rf_encode_work *wor
                            int64_t n)
 {
     uint16_t *out = work->w_staged, *rows = (uint16_t *)(void *)work->row_staged;
-    float *row = work->row_staged + (ENCODE_ROW_STEP - 1) * plan->width;
-    const int64_t step = ENCODE_ROW_STEP / 2, d = plan->width;
+    float *row = work->row_staged + (ENCODE_PACK_ROWS - 1) * plan->width;
+    const int64_t step = ENCODE_PACK_ROWS / 2, d = plan->width;
     for (int64_t i = 0; i < n; i += step) {
         int64_t count = rf_min_i64(step, n - i);
         for (int64_t r = 0; r < count; r++) {

@@ -7,9 +7,29 @@
 #include <signal.h>
 #include <stdio.h>
 
-/* oneDNN chooses how it walks over K by m and n once K is longer than this (measured: 2.6.3 with
- * AVX-512); walking in steps of it keeps the bits of an element independent of the tile. */
-enum { MAX_K_STEP = 768 };
+static bool has_isa(dnnl_cpu_isa_t isa)
+{
+    return (dnnl_get_effective_cpu_isa() & isa) == isa;
+}
+
+static bool has_avx512(void)
+{
+    return has_isa(dnnl_cpu_isa_avx512_core);
+}
+
+/* oneDNN chooses how it walks over K by m and n once K is longer than this (measured: 2.6.3);
+ * walking in steps of it keeps the bits of an element independent of the tile. */
+static int64_t max_k_step(void)
+{
+    return has_avx512() ? 768 : 384;
+}
+
+/* With AVX2 the last columns of a packed tile whose n is no multiple of 16 are summed up in another
+ * order; narrower tiles are not packed. */
+static int64_t n_ragged(int64_t n)
+{
+    return n > 399 && !has_avx512() ? n % 16 : 0;
+}
 
 static rf_status sgemm_step(rf_trans ta, rf_trans tb, int64_t m, int64_t n, int64_t k, float alpha,
                             const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
@@ -77,11 +97,32 @@ static void end_alone(const calm *before)
     }
 }
 
+/* In steps of K, the ragged columns by themselves. */
+static rf_status sgemm_in_steps(rf_trans ta, rf_trans tb, int64_t m, int64_t n, int64_t k,
+                                float alpha, const float *a, int64_t lda, const float *b,
+                                int64_t ldb, float beta, float *c, int64_t ldc)
+{
+    rf_status status = RF_OK;
+    const int64_t whole = n - n_ragged(n), max_step = max_k_step();
+    for (int64_t k0 = 0; k0 < k; k0 += max_step) {
+        const int64_t step = rf_min_i64(max_step, k - k0);
+        const float *a_now = a + (ta == RF_TRANS ? k0 * lda : k0), scale = k0 == 0 ? beta : 1.0f;
+        const float *b_now = b + (tb == RF_TRANS ? k0 : k0 * ldb);
+        RF_TRY(sgemm_step(ta, tb, m, whole, step, alpha, a_now, lda, b_now, ldb, scale, c, ldc));
+        if (whole < n) {
+            b_now += tb == RF_TRANS ? whole * ldb : whole;
+            RF_TRY(sgemm_step(ta, tb, m, n - whole, step, alpha, a_now, lda, b_now, ldb, scale,
+                              c + whole, ldc));
+        }
+    }
+fail:
+    return status;
+}
+
 rf_status rf_cpu_sgemm_tile(rf_trans ta, rf_trans tb, int64_t m, int64_t n, int64_t k, float alpha,
                             const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                             float *c, int64_t ldc)
 {
-    rf_status status = RF_OK;
     if (m <= 0 || n <= 0) {
         return RF_OK;
     }
@@ -90,27 +131,23 @@ rf_status rf_cpu_sgemm_tile(rf_trans ta, rf_trans tb, int64_t m, int64_t n, int6
         return RF_OK;
     }
     const calm before = begin_alone();
-    for (int64_t k0 = 0; k0 < k && status == RF_OK; k0 += MAX_K_STEP) {
-        int64_t step = rf_min_i64(MAX_K_STEP, k - k0);
-        status =
-            sgemm_step(ta, tb, m, n, step, alpha, a + (ta == RF_TRANS ? k0 * lda : k0), lda,
-                       b + (tb == RF_TRANS ? k0 : k0 * ldb), ldb, k0 == 0 ? beta : 1.0f, c, ldc);
-    }
+    const rf_status status = sgemm_in_steps(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
     end_alone(&before);
     return status;
 }
 
-static bool has_isa(dnnl_cpu_isa_t isa)
-{
-    return (dnnl_get_effective_cpu_isa() & isa) == isa;
-}
-
-/* Measured with oneDNN 2.6.3: with AVX-512 and k <= 384 an element is one chain of FMA over k for
- * any m, n and row lengths; AVX2 treats the last rows of an m that is no multiple of 48 otherwise.
- */
+/* Measured with oneDNN 2.6.3: with AVX-512 an element is one chain of FMA over a step of K for any
+ * m, n and row lengths; AVX2 treats the last rows of an m that is no multiple of 48 otherwise. */
 int64_t rf_cpu_row_step(void)
 {
-    return has_isa(dnnl_cpu_isa_avx512_core) ? 16 : 48;
+    return has_avx512() ? 16 : 48;
+}
+
+/* With AVX2 a transposed a is summed up in the order of one that is not where it is packed: that
+ * goes by the share packing takes, oneDNN's own measure (2.6 to 3.7). */
+bool rf_cpu_sgemm_takes_trans_a(int64_t m, int64_t n)
+{
+    return has_avx512() || (n % 16 == 0 && 1.0 / (double)m + 1.0 / (double)n < 0.0038);
 }
 
 /* ---- bf16 ---------------------------------------------------------------------------------- */

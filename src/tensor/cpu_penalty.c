@@ -105,7 +105,8 @@ static void tanh_exponentials(float p, float *u, int64_t n, float *out)
     rf_cpu_exp(out, out, n);
 }
 
-void rf_cpu_penalty_terms(rf_penalty_rule rule, const float *z, const float *w, int64_t n,
+/* What each of z adds. */
+static void penalty_terms(rf_penalty_rule rule, const float *z, const float *w, int64_t n,
                           float *out)
 {
     float u[RF_ACT_CHUNK];
@@ -135,6 +136,45 @@ void rf_cpu_penalty_terms(rf_penalty_rule rule, const float *z, const float *w, 
         }
         break;
     }
+}
+
+typedef float eight __attribute__((vector_size(32)));
+typedef int32_t eight_bits __attribute__((vector_size(32)));
+
+/* Those above 0 of 8 values. */
+RF_LOOP eight positive(const float *z)
+{
+    eight next;
+    memcpy(&next, z, sizeof next);
+    return (eight)((eight_bits)next & ~(next <= 0.0f));
+}
+
+/* Where the terms are the values themselves: the bits of rf_act_sum. */
+static float sum_positive(const float *z, int64_t n)
+{
+    eight low = {0}, high = {0};
+    float lane[RF_LANES];
+    const int64_t whole = n / RF_LANES * RF_LANES;
+    for (int64_t i = 0; i < whole; i += RF_LANES) {
+        low += positive(z + i);
+        high += positive(z + i + 8);
+    }
+    memcpy(lane, &low, sizeof low);
+    memcpy(lane + 8, &high, sizeof high);
+    for (int64_t i = whole; i < n; i++) {
+        lane[i - whole] += rf_act_relu(z[i]);
+    }
+    return rf_halve_lanes(lane);
+}
+
+float rf_cpu_penalty_sum(rf_penalty_rule rule, const float *z, const float *w, int64_t n)
+{
+    float terms[RF_ACT_CHUNK] = {0};
+    if (rule.kind == RF_PENALTY_L1 && w == NULL) {
+        return sum_positive(z, n);
+    }
+    penalty_terms(rule, z, w, n, terms);
+    return rf_act_sum(terms, n);
 }
 
 /* out, the derivative by w z, becomes that by z. */
@@ -228,13 +268,12 @@ static double sum_row(rf_penalty_rule rule, const rf_penalty_args *args, const f
                       int64_t first, int64_t last)
 {
     const float *value = args->value != NULL ? args->value : args->codes->value;
-    float w[RF_ACT_CHUNK], out[RF_ACT_CHUNK];
+    float w[RF_ACT_CHUNK];
     double sum = 0.0;
     for (int64_t e = first; e < last; e += RF_ACT_CHUNK) {
         const int64_t n = rf_min_i64(RF_ACT_CHUNK, last - e);
         const float *wn = rf_cpu_penalty_weights(weight, args->codes->latent + e, n, w);
-        rf_cpu_penalty_terms(rule, value + e, wn, n, out);
-        sum += (double)rf_act_sum(out, n);
+        sum += (double)rf_cpu_penalty_sum(rule, value + e, wn, n);
     }
     return sum;
 }

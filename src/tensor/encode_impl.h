@@ -10,8 +10,8 @@
 
 /* oneDNN packs both operands of each tile: large ones pack less often (measured on one core with
  * AVX-512: the product in tiles of 1024 x 1024 takes as long as one whole product, of 1024 x 512
- * 1.05 of it). Bits of a product do not depend on the tile in steps of 16 rows. */
-enum { ENCODE_TILE_ROWS = 1024, ENCODE_TILE_LATENTS = 1024, ENCODE_ROW_STEP = 16 };
+ * 1.05 of it). */
+enum { ENCODE_TILE_ROWS = 1024, ENCODE_TILE_LATENTS = 1024, ENCODE_PACK_ROWS = 16 };
 
 /* Tokens are settled side by side, a few candidates each at a time: rows of W that several of them
  * ask for are then in cache. */
@@ -90,7 +90,7 @@ typedef struct rf_encode_work {
     float *products;                                       /* [block_rows, tile] */
     void *x_staged;                                        /* [block_rows, D] floats or bf16 */
     void *w_staged;                                        /* [tile, D] floats or bf16 */
-    float *row_staged;                                     /* [ENCODE_ROW_STEP, D] */
+    float *row_staged;                                     /* [ENCODE_PACK_ROWS, D] */
     const void *x;                                         /* the block's rows for the product */
     int64_t x_stride, x_rows;                              /* x_rows: whole steps */
     int32_t *nominated, *chosen;                           /* [tile] */

@@ -105,7 +105,7 @@ rf_status rf_fill_bytes(rf_stream *s, void *dst, int value, size_t n_bytes)
 
 /* ---- dense operations ---------------------------------------------------------------------- */
 
-rf_status rf_matmul(rf_stream *s, const rf_matmul_args *args)
+rf_status rf_shape_check_matmul(const rf_matmul_args *args)
 {
     rf_status status = RF_OK;
     const bool ta = args->trans_a == RF_TRANS, tb = args->trans_b == RF_TRANS;
@@ -119,7 +119,15 @@ rf_status rf_matmul(rf_stream *s, const rf_matmul_args *args)
     RF_TRY(rf_shape_check_1d("matmul", "bias", &args->bias, RF_MAY_BE_ABSENT, n));
     RF_REQUIRE(args->beta == 0.0f || args->beta == 1.0f, "matmul: beta=%g, expected 0 or 1",
                (double)args->beta);
-    if (m > 0 && n > 0) {
+fail:
+    return status;
+}
+
+rf_status rf_matmul(rf_stream *s, const rf_matmul_args *args)
+{
+    rf_status status = RF_OK;
+    RF_TRY(rf_shape_check_matmul(args));
+    if (args->c.shape[0] > 0 && args->c.shape[1] > 0) {
         RF_TRY(s->backend->ops->matmul(s, args));
     }
 fail:

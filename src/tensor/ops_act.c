@@ -152,6 +152,27 @@ fail:
 /* ---- on matrices --------------------------------------------------------------------------------
  */
 
+/* `product`, where there is one, fills `out`: the operation takes it along, or it is made here. */
+static rf_status begin_product(rf_stream *s, const char *op, const rf_view *out,
+                               const rf_matmul_args **product)
+{
+    rf_status status = RF_OK;
+    if (*product == NULL) {
+        return RF_OK;
+    }
+    const rf_view *c = &(*product)->c;
+    RF_TRY(rf_shape_check_matmul(*product));
+    RF_REQUIRE(c->data == out->data && c->shape[0] == out->shape[0] &&
+                   c->shape[1] == out->shape[1] && c->stride[0] == out->stride[0],
+               "%s: the product is of another matrix", op);
+    if (!s->backend->joins_products || rf_view_n_elems(out) == 0) {
+        RF_TRY(rf_matmul(s, *product));
+        *product = NULL;
+    }
+fail:
+    return status;
+}
+
 static rf_status check_dense_outputs(const char *op, const rf_act_params *params,
                                      const rf_dense_values_args *args)
 {
@@ -173,13 +194,15 @@ rf_status rf_dense_values(rf_stream *s, const rf_act_params *params,
 {
     static const char op[] = "dense values";
     rf_status status = RF_OK;
+    rf_dense_values_args a = *args;
     RF_TRY(rf_shape_check_2d(op, "h", &args->h, RF_MUST_BE_GIVEN, -1, -1));
     RF_TRY(
         rf_shape_check_2d(op, "z", &args->z, RF_MUST_BE_GIVEN, args->h.shape[0], args->h.shape[1]));
     RF_TRY(rf_shape_check_unrepeated(op, "z", &args->z));
     RF_TRY(check_act(op, params, args->h.shape[1]));
     RF_TRY(check_dense_outputs(op, params, args));
-    RF_TRY(s->backend->ops->dense_values(s, params, args));
+    RF_TRY(begin_product(s, op, &args->h, &a.product));
+    RF_TRY(s->backend->ops->dense_values(s, params, &a));
 fail:
     return status;
 }
@@ -199,6 +222,7 @@ static rf_status check_dense_sums(const char *op, const rf_act_params *params,
                                   const rf_dense_grad_args *args, int64_t n_latents)
 {
     rf_status status = RF_OK;
+    RF_TRY(rf_shape_check_1d(op, "d_h", &args->d_h, RF_MAY_BE_ABSENT, n_latents));
     RF_TRY(rf_shape_check_1d(op, "d_threshold", &args->d_threshold, RF_MAY_BE_ABSENT, n_latents));
     RF_TRY(rf_shape_check_1d(op, "d_b_gate", &args->d_b_gate, RF_MAY_BE_ABSENT, n_latents));
     RF_TRY(rf_shape_check_1d(op, "d_gain", &args->d_gain, RF_MAY_BE_ABSENT, n_latents));
@@ -215,9 +239,8 @@ fail:
  * the tile's last. */
 static int64_t count_latents(const rf_act_params *params, const rf_dense_grad_args *args)
 {
-    const rf_view *whole[] = {&params->threshold, &params->b_gate, &params->weight,
-                              &args->d_threshold, &args->d_b_gate, &args->d_gain,
-                              &args->d_b_mag};
+    const rf_view *whole[] = {&params->threshold, &params->b_gate, &params->weight, &args->d_h,
+                              &args->d_threshold, &args->d_b_gate, &args->d_gain,   &args->d_b_mag};
     for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++) {
         if (whole[i]->data != NULL) {
             return whole[i]->shape[0];
@@ -230,6 +253,7 @@ rf_status rf_dense_grad(rf_stream *s, const rf_act_params *params, const rf_dens
 {
     static const char op[] = "dense gradient";
     rf_status status = RF_OK;
+    rf_dense_grad_args a = *args;
     const int64_t n = args->h.shape[0], f = args->h.shape[1];
     const int64_t n_latents = count_latents(params, args);
     RF_TRY(rf_shape_check_2d(op, "h", &args->h, RF_MUST_BE_GIVEN, -1, -1));
@@ -246,7 +270,8 @@ rf_status rf_dense_grad(rf_stream *s, const rf_act_params *params, const rf_dens
         op, "row_norm", &args->row_norm,
         params->penalty == RF_PENALTY_NORM ? RF_MUST_BE_GIVEN : RF_MAY_BE_ABSENT, n));
     RF_TRY(check_dense_sums(op, params, args, n_latents));
-    RF_TRY(s->backend->ops->dense_grad(s, params, args));
+    RF_TRY(begin_product(s, op, &args->d_z, &a.product));
+    RF_TRY(s->backend->ops->dense_grad(s, params, &a));
 fail:
     return status;
 }

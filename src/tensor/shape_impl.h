@@ -21,6 +21,8 @@ rf_status rf_shape_check_2d(const char *op, const char *name, const rf_view *v, 
                             int64_t n, int64_t d);
 /* No element is written twice for a stride of 0: what threads write may not be repeated. */
 rf_status rf_shape_check_unrepeated(const char *op, const char *name, const rf_view *v);
+/* What rf_matmul asks of its arguments. */
+rf_status rf_shape_check_matmul(const rf_matmul_args *args);
 rf_status rf_shape_check_act(const char *op, rf_act act);
 
 #endif

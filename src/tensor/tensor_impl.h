@@ -29,14 +29,15 @@ rf_status rf_cpu_scratch(rf_stream *s, size_t n_bytes, void **out);
 
 /* c [m, n] = alpha * op(a) [m, k] . op(b) [k, n] + beta * c, row-major, on the calling thread alone
  * whether or not it is inside a parallel region: the only user of oneDNN. beta = 0 does not read c.
- * An element's bits do not depend on m while it is a multiple of 48 (of 16 with AVX-512) and n is
- * 16 to 399; they may for others. k = 0 is fine. Safe to call from several threads at once. */
+ * k = 0 is fine. Safe to call from several threads at once. Where alpha is 1 and a is not
+ * transposed an element's bits do not depend on m while it is a multiple of rf_cpu_row_step(). */
 rf_status rf_cpu_sgemm_tile(rf_trans ta, rf_trans tb, int64_t m, int64_t n, int64_t k, float alpha,
                             const float *a, int64_t lda, const float *b, int64_t ldb, float beta,
                             float *c, int64_t ldc);
-/* Where b is not transposed and k <= 384, an element's bits do not depend on m while it is a
- * multiple of this. */
 int64_t rf_cpu_row_step(void);
+/* Whether a product [m, n] of a transposed a has the bits of one with a copy that is not; else it
+ * has those of another order, which do not depend on m either while n is 16 to 399. */
+bool rf_cpu_sgemm_takes_trans_a(int64_t m, int64_t n);
 /* The same for a and b in bf16, neither transposed; products are exact, sums fp32. Only where
  * rf_cpu_has_bf16; where it is not fast, fp32 products of the same values take less time. */
 rf_status rf_cpu_bf16_tile(int64_t m, int64_t n, int64_t k, float alpha, const uint16_t *a,

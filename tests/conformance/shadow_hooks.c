@@ -333,6 +333,51 @@ static void compare_counts(shadow_call *c)
     c->n_one_sided += n_bends;
 }
 
+/* Magnitudes exp(r) (h - b) + m may cancel: their error is of the terms' size. */
+static double rounding_of_magnitudes(const shadow_call *c, const shadow_array *a, int64_t row)
+{
+    const shadow_array *h = find(c, "args.h", -1), *gain = find(c, "params.gain", -1);
+    const shadow_array *b_gate = find(c, "params.b_gate", -1), *b_mag = find(c, "params.b_mag", -1);
+    const float *z = (const float *)(void *)(a->host + shadow_row_at(a, row));
+    double size = 0.0, norm = 0.0;
+    for (int64_t i = 0; strcmp(a->name, "args.z") == 0 && i < h->shape[1]; i++) {
+        const double at_h = sent_element(c, h, row * h->stride[0] + i * h->stride[1]);
+        const double b = sent_element(c, b_gate, i * b_gate->stride[0]);
+        const double term =
+            exp(sent_element(c, gain, i * gain->stride[0])) * (fabs(at_h) + fabs(b)) +
+            fabs(sent_element(c, b_mag, i * b_mag->stride[0]));
+        size += term * term;
+        norm += (double)z[i] * (double)z[i];
+    }
+    return norm > 0.0 ? (double)FLT_EPSILON * sqrt(size / norm) : 0.0;
+}
+
+/* What a gradient is of may cancel, a gate's and a magnitude's or the penalty's with either: where
+ * it does, they are of one size. */
+static double rounding_of_gradients(const shadow_call *c, const shadow_array *a, int64_t row)
+{
+    const shadow_array *gain = find(c, "params.gain", -1), *gate = find(c, "args.d_gate", -1);
+    const float *d_h = (const float *)(void *)(a->host + shadow_row_at(a, row));
+    const int64_t first = ((const shadow_dense_grad *)c->args)->args.first_latent;
+    double size = 0.0, norm = 0.0;
+    for (int64_t i = 0; strcmp(a->name, "args.d_z") == 0 && i < a->shape[1]; i++) {
+        const double e =
+            gain != NULL ? exp(sent_element(c, gain, (first + i) * gain->stride[0])) : 1.0;
+        double term = e * fabs(sent_element(c, a, row * a->stride[0] + i * a->stride[1]));
+        if (gate != NULL) {
+            term += fabs(sent_element(c, gate, row * gate->stride[0] + i * gate->stride[1]));
+        }
+        size += term * term;
+        norm += (double)d_h[i] * (double)d_h[i];
+    }
+    return norm > 0.0 ? (double)FLT_EPSILON * sqrt(size / norm) : 0.0;
+}
+
+void shadow_measure_gradients(shadow_call *c)
+{
+    c->row_tol = rounding_of_gradients;
+}
+
 void shadow_allow_bends(shadow_call *c)
 {
     const shadow_dense_values *args = c->args;
@@ -345,6 +390,7 @@ void shadow_allow_bends(shadow_call *c)
         }
     }
     c->check = compare_counts;
+    c->row_tol = rounding_of_magnitudes;
 }
 
 /* ---- ranks --------------------------------------------------------------------------------- */

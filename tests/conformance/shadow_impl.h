@@ -343,6 +343,11 @@ typedef struct shadow_dense_values {
     rf_dense_values_args args;
 } shadow_dense_values;
 
+typedef struct shadow_dense_grad {
+    rf_act_params params;
+    rf_dense_grad_args args;
+} shadow_dense_grad;
+
 typedef struct shadow_ranks {
     const rf_comm *comm;
     const void *send;
@@ -358,6 +363,7 @@ void shadow_fill_coder(rf_backend_ops *ops);
 void shadow_fill_rows(rf_backend_ops *ops);
 /* Hooks: shadow_hooks.c. */
 void shadow_collect_encode(shadow_call *c);
+void shadow_measure_gradients(shadow_call *c);
 void shadow_allow_bends(shadow_call *c);
 void shadow_measure_products(shadow_call *c);
 void shadow_allow_tf32(shadow_call *c);

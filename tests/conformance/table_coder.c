@@ -138,17 +138,13 @@ SHADOW_ROW(dense_relu, relu_args,
            ((T){*h, *z, row_valid}), (c->device_stream, &a.h, &a.z, a.row_valid),
            (s, h, z, row_valid), IN(h), IN_PLAIN(row_valid, U8, ROWS, h), OUT(z, EXACT))
 
-typedef struct dense_args {
-    rf_act_params params;
-    rf_dense_grad_args args;
-} dense_args;
-SHADOW_ROW(dense_grad, dense_args,
+SHADOW_ROW(dense_grad, shadow_dense_grad,
            (rf_stream * s, const rf_act_params *params, const rf_dense_grad_args *args),
            ((T){*params, *args}), (c->device_stream, &a.params, &a.args), (s, params, args), PARAMS,
            IN(args.h), IN(args.d_gate), IN(args.row_norm),
-           IN_PLAIN(args.row_valid, U8, ROWS, args.h), OUT(args.d_z, CHAINS),
+           IN_PLAIN(args.row_valid, U8, ROWS, args.h), OUT(args.d_z, CHAINS), OUT(args.d_h, CHAINS),
            OUT(args.d_threshold, CHAINS), OUT(args.d_b_gate, CHAINS), OUT(args.d_gain, CHAINS),
-           OUT(args.d_b_mag, CHAINS))
+           OUT(args.d_b_mag, CHAINS), HOOK(shadow_measure_gradients))
 
 void shadow_fill_coder(rf_backend_ops *ops)
 {

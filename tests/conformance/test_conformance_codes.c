@@ -234,6 +234,7 @@ static void dense_of(int64_t n, int64_t f, rf_coder_act act, rf_penalty_kind pen
                                .d_z = apart(n, f, 0),
                                .d_gate = apart(n, f, 1),
                                .row_norm = args.row_norm,
+                               .d_h = vector(f),
                                .d_threshold = vector(f),
                                .d_b_gate = vector(f),
                                .d_gain = vector(f),

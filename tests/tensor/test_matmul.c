@@ -91,10 +91,11 @@ static void test_ragged_products_equal_double_sums(void **state)
 static void test_products_of_more_than_one_large_tile_equal_double_sums(void **state)
 {
     (void)state;
-    static const int64_t shapes[][4] = {/* m, n, k, and what is transposed: a 1, b 2 */
-                                        {545, 785, 400, 1},  {529, 769, 385, 5},
-                                        {1073, 1041, 20, 2}, {33, 1025, 770, 6},
-                                        {65, 800, 8200, 0},  {1057, 17, 8192, 4}};
+    static const int64_t shapes[][4] = {
+        /* m, n, k, and what is transposed: a 1, b 2 */
+        {545, 785, 400, 1},  {529, 769, 385, 5},  {1073, 1041, 20, 2},
+        {33, 1025, 770, 6},  {65, 800, 8200, 0},  {1057, 17, 8192, 4},
+        {2129, 785, 400, 1}, {33, 12300, 385, 6}, {33, 17, 24600, 4}};
     fixture f = open_threads(2);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         try_shape(f, shapes[i][0], shapes[i][1], shapes[i][2], (unsigned)shapes[i][3]);
@@ -135,7 +136,7 @@ static float *product(fixture f, float *a, float *b, int64_t m, int64_t n, int64
     return c;
 }
 
-static void try_threads(int64_t m, int64_t n, int64_t k, rf_trans ta, rf_trans tb)
+static void try_threads(int64_t m, int64_t n, int64_t k, rf_trans ta, rf_trans tb, float alpha)
 {
     float *a = random_floats(m * k, 5), *b = random_floats(n * k, 6), *first = NULL;
     for (int n_threads = 1; n_threads <= 4; n_threads++) {
@@ -147,7 +148,7 @@ static void try_threads(int64_t m, int64_t n, int64_t k, rf_trans ta, rf_trans t
                                .c = rf_view_2d(c, m, n),
                                .trans_a = ta,
                                .trans_b = tb,
-                               .alpha = 1.0f};
+                               .alpha = alpha};
         assert_int_equal(rf_matmul(f.s, &args), RF_OK);
         if (first == NULL) {
             first = c;
@@ -165,11 +166,22 @@ static void try_threads(int64_t m, int64_t n, int64_t k, rf_trans ta, rf_trans t
 static void test_one_to_four_threads_give_the_same_bits(void **state)
 {
     (void)state;
-    try_threads(411, 1000, 1000, RF_NO_TRANS, RF_TRANS);
-    try_threads(1100, 1100, 500, RF_NO_TRANS, RF_TRANS);
-    try_threads(1000, 700, 616, RF_TRANS, RF_NO_TRANS);
-    try_threads(300, 450, 616, RF_TRANS, RF_TRANS);
-    try_threads(1100, 790, 8300, RF_NO_TRANS, RF_NO_TRANS);
+    const rf_trans no = RF_NO_TRANS, yes = RF_TRANS;
+    try_threads(411, 1000, 1000, no, yes, 1.0f);
+    try_threads(1100, 1100, 500, no, yes, 1.0f);
+    try_threads(1000, 700, 616, yes, no, 1.0f);
+    try_threads(300, 450, 616, yes, yes, 1.0f);
+    try_threads(1100, 790, 8300, no, no, 1.0f);
+    try_threads(130, 790, 25000, no, no, 1.0f);
+    try_threads(2130, 790, 616, yes, no, 1.0f);
+    try_threads(60, 8300, 400, no, yes, 1.0f);
+    try_threads(1100, 784, 8300, no, no, 1.0f);
+    try_threads(2130, 784, 616, yes, no, 1.0f);
+    try_threads(624, 480, 400, yes, no, 1.0f); /* tiles of several threads are staged, with AVX2 */
+    try_threads(460, 1152, 117, yes, yes, 1.0f);
+    try_threads(691, 5088, 77, no, yes, 1.0f);
+    try_threads(691, 5088, 77, no, yes, 0.37f);
+    try_threads(460, 1152, 117, yes, yes, 0.37f);
 }
 
 static void test_a_row_has_the_same_bits_whatever_rows_stand_beside_it(void **state)
